@@ -1,0 +1,168 @@
+//! Running steps.
+
+use crate::compile::Compiled;
+use crate::kv::Cache;
+use crate::memory::Block;
+use crate::ops::Memory;
+use greta_backend::{BackendError, Batch, KvConfig, KvOps, Session, StepOut, Want};
+use greta_graph::{Input, Kind, SlotId, Value};
+use greta_ops::{Bindings, HostTensor, PAGE_TOKENS};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes before and after every buffer, whatever the guard option; so a stray write hits them, not a neighbour.
+const GUARD: usize = 64;
+const GUARD_BYTE: u8 = 0xA5;
+
+/// A KV cache and the buffers of one step.
+pub(crate) struct CpuSession {
+    model: Arc<Compiled>,
+    cache: Cache,
+    slots: Vec<Block>,
+    /// Next chunk of each stage.
+    next: Vec<AtomicUsize>,
+}
+
+impl CpuSession {
+    pub fn new(model: Arc<Compiled>, kv: KvConfig) -> Result<CpuSession, BackendError> {
+        let size = |i: usize| model.plan.slots()[i].size.at(model.max_tokens, model.max_rows);
+        let mut slots = Vec::new();
+        for i in 0..model.plan.slots().len() {
+            let mut block = Block::zeroed(size(i) + 2 * GUARD, "activations")?;
+            block.bytes_mut()[..GUARD].fill(GUARD_BYTE);
+            block.bytes_mut()[GUARD + size(i)..].fill(GUARD_BYTE);
+            slots.push(block);
+        }
+        let cache = Cache::new(kv, &model.states);
+        let next = model.stages.iter().map(|_| AtomicUsize::new(0)).collect();
+        Ok(CpuSession { model, cache, slots, next })
+    }
+
+    /// Slots and page numbers come from the page table, but a batch can be made by hand.
+    fn check(&self, b: &Batch) -> Result<(), BackendError> {
+        b.check(self.model.max_tokens, self.model.max_rows)?;
+        let table = self.cache.table();
+        let (slots, config) = (table.pages() * PAGE_TOKENS, table.config());
+        for i in 0..b.tokens.len() {
+            let (pos, seq, slot) = (b.positions[i], b.seqs[i], b.slots[i]);
+            if slot < 0 || slot as usize >= slots || seq < 0 || seq as usize >= config.sequences {
+                return Err(BackendError::Batch(format!("token {i}: sequence {seq}, slot {slot} is not in the cache")));
+            }
+            let len = table.len(greta_backend::SeqId(seq as usize));
+            if pos < 0 || pos as usize >= len {
+                return Err(BackendError::Batch(format!(
+                    "token {i}: position {pos}, but its sequence has {len} tokens"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_guards(&self) -> Result<(), BackendError> {
+        for (i, block) in self.slots.iter().enumerate() {
+            let bytes = block.bytes();
+            let bad = |part: &[u8]| part.iter().any(|&b| b != GUARD_BYTE);
+            let place = match (bad(&bytes[..GUARD]), bad(&bytes[bytes.len() - GUARD..])) {
+                (true, _) => "before",
+                (_, true) => "after",
+                _ => continue,
+            };
+            let g = self.model.plan.graph();
+            let writer = |s: &&crate::compile::Stage| {
+                self.model.plan.place(Value { node: s.node, out: 0 }) == Some(SlotId(i as u32))
+            };
+            let node = self.model.stages.iter().rev().find(writer).map_or("?".into(), |s| g.node(s.node).name.clone());
+            return Err(BackendError::Guard { place, slot: i as u32, node });
+        }
+        Ok(())
+    }
+
+    fn collect(&self, memory: &Memory<'_>, batch: &Batch, want: Want) -> StepOut {
+        let g = self.model.plan.graph();
+        let mut out = StepOut::default();
+        for &v in g.outputs() {
+            let (name, d) = (g.value_name(v), g.desc(v));
+            if let Some(&state) = self.model.state_of.get(&v.node) {
+                let width = self.model.states[state].width();
+                let rows = batch.slots.iter().flat_map(|&s| self.cache.row(state, s as usize)).map(f64::from).collect();
+                out.values.push((name, HostTensor::real(&[batch.slots.len(), width], rows)));
+                continue;
+            }
+            if name == "logits" && want == Want::Nothing {
+                continue;
+            }
+            let bytes = match (self.model.plan.place(v), &g.node(v.node).kind) {
+                // SAFETY: the step is over; nobody writes to the slot.
+                (Some(slot), _) => {
+                    unsafe { std::slice::from_raw_parts(memory.slot(slot), d.bytes(&memory.at)) }.to_vec()
+                }
+                (None, Kind::Input { input }) => memory.input(*input).iter().flat_map(|x| x.to_le_bytes()).collect(),
+                (None, _) => self.model.prepared.mapped.get(&v.node).map_or(Vec::new(), |m| m.bytes().to_vec()),
+            };
+            if name == "logits" {
+                let logits: Vec<f32> =
+                    bytes.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();
+                out = out.with_logits(&logits, d.cols().at(&memory.at), want);
+            } else {
+                let shape: Vec<usize> = d.dims.iter().map(|n| n.at(&memory.at)).collect();
+                out.values.push((name, HostTensor::from_bytes(&shape, d.dtype, &bytes)));
+            }
+        }
+        out
+    }
+}
+
+impl Session for CpuSession {
+    fn run(&mut self, batch: &Batch, want: Want) -> Result<StepOut, BackendError> {
+        self.check(batch)?;
+        let table = self.cache.table();
+        let at = Bindings {
+            tokens: batch.tokens.len(),
+            rows: batch.rows.len(),
+            slots: table.pages() * PAGE_TOKENS,
+            seqs: table.config().sequences,
+            pages: table.max_pages(),
+        };
+        let blocks = table.block_table();
+        let inputs = Input::ALL.map(|i| match i {
+            Input::Tokens => &batch.tokens[..],
+            Input::Positions => &batch.positions,
+            Input::Seqs => &batch.seqs,
+            Input::Slots => &batch.slots,
+            Input::RowsWanted => &batch.rows,
+            Input::BlockTable => &blocks,
+        });
+        let slots = self.slots.iter().map(|b| b.base().wrapping_add(GUARD)).collect();
+        let memory = Memory::new(at, inputs, slots, &self.cache);
+        self.next.iter_mut().for_each(|n| *n.get_mut() = 0);
+        self.model.pool.team(|team| {
+            for (stage, next) in self.model.stages.iter().zip(&self.next) {
+                if stage.barrier && !team.barrier() {
+                    return;
+                }
+                let chunks = stage.kernel.chunks(&memory);
+                loop {
+                    let chunk = next.fetch_add(1, Ordering::Relaxed);
+                    if chunk >= chunks {
+                        break;
+                    }
+                    // SAFETY: the plan keeps values that are alive apart, barriers keep a stage from running beside one
+                    // whose values it reads or overwrites, and the counter gives each chunk to one thread.
+                    unsafe { stage.kernel.run(&memory, chunk) };
+                }
+            }
+        })?;
+        if self.model.guard {
+            self.check_guards()?;
+        }
+        Ok(self.collect(&memory, batch, want))
+    }
+
+    fn kv(&mut self) -> &mut dyn KvOps {
+        &mut self.cache
+    }
+
+    fn limits(&self) -> (usize, usize) {
+        (self.model.max_tokens, self.model.max_rows)
+    }
+}

@@ -1,0 +1,14 @@
+//! What every backend offers, and the session and KV cache types they share.
+//!
+//! A [`Backend`] compiles a plan with a model's weights into an [`Executable`]; that opens [`Session`]s, which keep a KV
+//! cache and run batches. Backends know no model; a buffer never leaves its backend.
+
+mod batch;
+mod error;
+mod kv;
+mod traits;
+
+pub use batch::{Batch, RowsWanted, StepOut, Want};
+pub use error::BackendError;
+pub use kv::{KvConfig, KvError, KvOps, PageTable, SeqId};
+pub use traits::{Backend, CompileOptions, Executable, Session, WeightView, Weights};

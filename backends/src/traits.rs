@@ -1,0 +1,88 @@
+//! Backend, executable, session: all object-safe, so that a backend is chosen by a string.
+
+use crate::{BackendError, Batch, KvConfig, KvOps, StepOut, Want};
+use greta_graph::{Pass, Plan};
+use greta_ops::{Op, TensorDesc};
+use std::sync::Arc;
+
+/// A tensor of the model: type, shape, and its bytes as the file stores them.
+#[derive(Clone, Debug)]
+pub struct WeightView<'a> {
+    /// Type and constant shape.
+    pub desc: TensorDesc,
+    /// Row after row.
+    pub bytes: &'a [u8],
+}
+
+/// Where weights come from.
+pub trait Weights: Send + Sync {
+    /// The tensor of this name.
+    fn tensor(&self, name: &str) -> Result<WeightView<'_>, BackendError>;
+
+    /// The backend has its own copy now: the tensor's memory may be given back until someone reads it again.
+    fn release(&self, _name: &str) {}
+}
+
+/// How to compile.
+#[derive(Clone, Copy)]
+pub struct CompileOptions<'a> {
+    /// Most tokens in a step.
+    pub max_tokens: usize,
+    /// Most rows wanted in a step.
+    pub max_rows: usize,
+    /// Told now and then how many bytes of weights are ready, of how many.
+    pub progress: Option<&'a dyn Fn(u64, u64)>,
+}
+
+impl Default for CompileOptions<'_> {
+    fn default() -> Self {
+        CompileOptions { max_tokens: 512, max_rows: 8, progress: None }
+    }
+}
+
+/// A kind of device.
+pub trait Backend: Send + Sync {
+    /// The name users give: `cpu`.
+    fn name(&self) -> &'static str;
+
+    /// The device and how it is used, for people.
+    fn describe(&self) -> String;
+
+    /// Whether the backend wants this pass run. A fusion it has no kernel for is refused here.
+    fn wants(&self, pass: &dyn Pass) -> bool;
+
+    /// Whether there is a kernel for this op on these operands; if not, why.
+    fn supports(&self, op: &Op, ins: &[&TensorDesc]) -> Result<(), String>;
+
+    /// Prepares weights and kernels.
+    fn compile(
+        &self,
+        plan: Plan,
+        weights: Arc<dyn Weights>,
+        options: CompileOptions<'_>,
+    ) -> Result<Arc<dyn Executable>, BackendError>;
+}
+
+/// A plan with its weights on a device.
+pub trait Executable: Send + Sync {
+    /// The plan.
+    fn plan(&self) -> &Plan;
+
+    /// The kernel each op takes for a step of this many tokens and rows, by node name.
+    fn routes(&self, tokens: usize, rows: usize) -> Vec<(String, String)>;
+
+    /// A session with an empty cache of its own. Several may be open.
+    fn session(self: Arc<Self>, kv: KvConfig) -> Result<Box<dyn Session>, BackendError>;
+}
+
+/// A KV cache, and the buffers to run steps with.
+pub trait Session: Send {
+    /// Runs one step.
+    fn run(&mut self, batch: &Batch, want: Want) -> Result<StepOut, BackendError>;
+
+    /// The cache.
+    fn kv(&mut self) -> &mut dyn KvOps;
+
+    /// Most tokens and rows in a step.
+    fn limits(&self) -> (usize, usize);
+}

@@ -1,0 +1,232 @@
+//! `greta bench`: speed, with llama-bench's names and definitions.
+
+use crate::args::Common;
+use crate::errors::Interrupted;
+use crate::interrupt::Guard;
+use crate::progress::{Progress, Unit};
+use crate::session::Loaded;
+use crate::{json, names, output};
+use greta::backends::RowsWanted;
+use greta::{Context, EngineOptions, Model};
+use serde_json::json;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Measure speed: prompt processing (pp) and text generation (tg)
+///
+/// The tests are llama-bench's: pp N runs N random tokens as a prompt, tg N runs N single-token steps from an empty cache;
+/// both give tokens a second, after one run that is not counted. Sampling is no part of it.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  greta bench -m model.gguf -p 512 -n 128 -r 3 -t 2
+  greta bench -p 128,512 -n 0 --json")]
+pub struct Bench {
+    /// Tokens of the prompt; 0 leaves the test out
+    #[arg(short = 'p', long, value_name = "N", value_delimiter = ',', default_value = "512")]
+    n_prompt: Vec<usize>,
+    /// Tokens to generate; 0 leaves the test out
+    #[arg(short = 'n', long, value_name = "N", value_delimiter = ',', default_value = "128")]
+    n_gen: Vec<usize>,
+    /// Runs of each test
+    #[arg(short, long, value_name = "N", default_value_t = 5)]
+    repetitions: usize,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Tokens in a step, llama-bench's `n_ubatch`.
+const STEP: usize = 512;
+
+impl Bench {
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        let tests = self.tests()?;
+        let longest = tests.iter().map(|t| t.n_prompt.max(t.n_gen)).max().unwrap_or(0);
+        let model = self.common.open()?;
+        let context = self.common.context.unwrap_or(longest);
+        if longest > context || context > model.context() {
+            let limit = model.context();
+            anyhow::bail!(
+                "a test of {longest} tokens does not fit the context of {context}, or that the model's {limit}; give smaller -p and -n"
+            );
+        }
+        let options = EngineOptions { context: Some(context), max_tokens: STEP, ..self.common.engine_options() };
+        let mut loaded = self.common.load(&model, options)?;
+        let guard = Guard::arm();
+        let mut report = Report::new(self, &model, &loaded)?;
+        for test in tests {
+            let samples = test.measure(&mut loaded.context, model.vocab(), self.repetitions, &guard)?;
+            report.add(&test, samples)?;
+        }
+        report.finish()?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn tests(&self) -> anyhow::Result<Vec<Test>> {
+        if self.repetitions == 0 {
+            anyhow::bail!("-r 0: there is nothing to measure; give 1 or more");
+        }
+        let pp = self.n_prompt.iter().map(|&n| Test { n_prompt: n, n_gen: 0 });
+        let tg = self.n_gen.iter().map(|&n| Test { n_prompt: 0, n_gen: n });
+        let tests: Vec<_> = pp.chain(tg).filter(|t| t.n_prompt + t.n_gen > 0).collect();
+        if tests.is_empty() {
+            anyhow::bail!("-p 0 and -n 0: there is nothing to measure");
+        }
+        Ok(tests)
+    }
+}
+
+/// One line of the table; one of the two is 0.
+struct Test {
+    n_prompt: usize,
+    n_gen: usize,
+}
+
+impl Test {
+    fn name(&self) -> String {
+        if self.n_gen == 0 { format!("pp{}", self.n_prompt) } else { format!("tg{}", self.n_gen) }
+    }
+
+    fn tokens(&self) -> usize {
+        self.n_prompt + self.n_gen
+    }
+
+    /// The time of each run after the first.
+    fn measure(
+        &self,
+        context: &mut Context,
+        vocab: usize,
+        runs: usize,
+        guard: &Guard,
+    ) -> anyhow::Result<Vec<Duration>> {
+        let progress = Progress::new("measuring", Unit::Things("runs"));
+        let mut samples = Vec::new();
+        for run in 0..=runs {
+            let tokens = random_tokens(self.tokens(), vocab, run);
+            context.truncate(0)?;
+            let start = Instant::now();
+            if self.n_gen == 0 {
+                context.prefill(&tokens, &mut |_, _| !guard.hit())?;
+            }
+            for token in tokens.iter().take(self.n_gen).take_while(|_| !guard.hit()) {
+                context.step(&[*token], RowsWanted::Last)?;
+            }
+            if guard.hit() {
+                return Err(Interrupted.into());
+            }
+            if run > 0 {
+                samples.push(start.elapsed());
+            }
+            progress.set_noted(run as u64 + 1, runs as u64 + 1, &self.name());
+        }
+        Ok(samples)
+    }
+}
+
+/// The same on every machine; another sequence each run. (Knuth's multiplicative hash.)
+fn random_tokens(n: usize, vocab: usize, run: usize) -> Vec<u32> {
+    let hash = |i: usize| ((i as u64 + 1) * 0x9e37_79b9 + run as u64 * 0x85eb_ca6b) >> 7;
+    (0..n).map(|i| (hash(i) % vocab.max(1) as u64) as u32).collect()
+}
+
+/// Collects the results: a table as they come, or llama-bench's JSON array at the end.
+struct Report {
+    json: Option<Vec<serde_json::Value>>,
+    filename: String,
+    model_type: String,
+    size: u64,
+    params: u64,
+    backend: String,
+    device: String,
+    threads: usize,
+    kv: String,
+    arith: String,
+    context: usize,
+}
+
+impl Report {
+    fn new(bench: &Bench, model: &Model, loaded: &Loaded) -> anyhow::Result<Report> {
+        let tensors = model.gguf().tensors();
+        let report = Report {
+            json: bench.common.json.then(Vec::new),
+            filename: model.gguf().path().display().to_string(),
+            model_type: names::model_type(model.gguf()),
+            size: tensors.iter().map(|t| t.bytes).sum(),
+            params: names::parameters(model.gguf()),
+            backend: loaded.backend.name().into(),
+            device: loaded.backend.describe(),
+            threads: bench.common.thread_count()?,
+            kv: bench.common.kv.dtype().name().to_lowercase(),
+            arith: greta::Arithmetic::from(bench.common.arith).to_string(),
+            context: loaded.engine.context_size(),
+        };
+        if report.json.is_none() {
+            output::print(
+                "| model                          |       size |     params | backend    | threads |            test |                  t/s |\n\
+                 | ------------------------------ | ---------: | ---------: | ---------- | ------: | --------------: | -------------------: |\n",
+            )?;
+        }
+        Ok(report)
+    }
+
+    fn add(&mut self, test: &Test, samples: Vec<Duration>) -> anyhow::Result<()> {
+        let ns: Vec<f64> = samples.iter().map(|d| d.as_nanos() as f64).collect();
+        let ts: Vec<f64> = ns.iter().map(|ns| test.tokens() as f64 * 1e9 / ns).collect();
+        let ((avg_ns, stddev_ns), (avg_ts, stddev_ts)) = (mean_and_deviation(&ns), mean_and_deviation(&ts));
+        let Some(list) = &mut self.json else {
+            output::print(&format!(
+                "| {:<30} | {:>10} | {:>10} | {:<10} | {:>7} | {:>15} | {:>20} |\n",
+                self.model_type,
+                output::bytes(self.size),
+                output::count(self.params),
+                self.backend,
+                self.threads,
+                test.name(),
+                format!("{avg_ts:.2} ± {stddev_ts:.2}"),
+            ))?;
+            return Ok(());
+        };
+        list.push(json!({
+            "build": concat!("greta ", env!("CARGO_PKG_VERSION")),
+            "cpu_info": self.device,
+            "backends": self.backend,
+            "model_filename": self.filename,
+            "model_type": self.model_type,
+            "model_size": self.size,
+            "model_n_params": self.params,
+            "n_batch": STEP,
+            "n_ubatch": STEP,
+            "n_threads": self.threads,
+            "type_k": self.kv,
+            "type_v": self.kv,
+            "arith": self.arith,
+            "n_ctx": self.context,
+            "n_prompt": test.n_prompt,
+            "n_gen": test.n_gen,
+            "n_depth": 0,
+            "avg_ns": avg_ns.round() as u64,
+            "stddev_ns": stddev_ns.round() as u64,
+            "avg_ts": avg_ts,
+            "stddev_ts": stddev_ts,
+            "samples_ns": samples.iter().map(|d| d.as_nanos() as u64).collect::<Vec<_>>(),
+            "samples_ts": ts,
+        }));
+        Ok(())
+    }
+
+    fn finish(self) -> anyhow::Result<()> {
+        match self.json {
+            Some(list) => json::print(&list.into()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Mean, and the standard deviation of a sample (n − 1), 0 for one value.
+fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    if values.len() < 2 {
+        return (mean, 0.0);
+    }
+    (mean, (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt())
+}

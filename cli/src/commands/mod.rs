@@ -1,0 +1,57 @@
+//! The commands, one file each.
+
+mod backends;
+mod bench;
+mod chat;
+mod completions;
+mod graph;
+mod inspect;
+mod logits;
+mod perplexity;
+mod run;
+mod synth;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Runs Llama models from GGUF files as a static graph of operations.
+#[derive(Parser, Debug)]
+#[command(name = "greta", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(after_help = "Exit codes: 0 done, 1 error, 2 wrong usage, 130 stopped by Ctrl-C.\n\n\
+    Examples:\n  greta run \"The capital of France is\"\n  greta chat -m model.gguf\n  greta run --help")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Run(run::Run),
+    Chat(chat::Chat),
+    Inspect(inspect::Inspect),
+    Graph(graph::Graph),
+    Logits(logits::Logits),
+    Perplexity(perplexity::Perplexity),
+    Bench(bench::Bench),
+    Synth(synth::Synth),
+    Backends(backends::Backends),
+    Completions(completions::Completions),
+}
+
+impl Cli {
+    /// Runs the command.
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        match &self.command {
+            Command::Run(c) => c.run(),
+            Command::Chat(c) => c.run(),
+            Command::Inspect(c) => c.run(),
+            Command::Graph(c) => c.run(),
+            Command::Logits(c) => c.run(),
+            Command::Perplexity(c) => c.run(),
+            Command::Bench(c) => c.run(),
+            Command::Synth(c) => c.run(),
+            Command::Backends(c) => c.run(),
+            Command::Completions(c) => c.run(),
+        }
+    }
+}

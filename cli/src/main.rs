@@ -1,0 +1,24 @@
+//! The `greta` command. It parses flags, asks the library, and prints; nothing is computed here.
+
+mod args;
+mod commands;
+mod default_model;
+mod errors;
+mod interrupt;
+mod json;
+mod names;
+mod output;
+mod progress;
+mod session;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    output::mark_start();
+    interrupt::install();
+    match commands::Cli::parse().run() {
+        Ok(code) => code,
+        Err(error) => errors::report(&error),
+    }
+}

@@ -1,0 +1,106 @@
+//! The backends greta has, by name.
+
+use greta_backend::{Backend, BackendError};
+use greta_cpu::{Cpu, CpuOptions};
+use greta_reference::Reference;
+
+/// What a backend is opened with.
+#[derive(Clone, Debug, Default)]
+pub struct BackendOptions {
+    /// Threads that compute; `None`: one per physical core. Backends that use no threads of the host ignore it.
+    pub threads: Option<usize>,
+}
+
+/// A line of the table of backends.
+pub struct BackendEntry {
+    /// The name it is chosen by.
+    pub name: &'static str,
+    /// What it is, in one line.
+    pub about: &'static str,
+    open: fn(&BackendOptions) -> Result<Box<dyn Backend>, BackendError>,
+    threads: fn(&BackendOptions) -> usize,
+}
+
+impl BackendEntry {
+    /// Opens the backend, which fails where its device is absent.
+    pub fn open(&self, options: &BackendOptions) -> Result<Box<dyn Backend>, BackendError> {
+        (self.open)(options)
+    }
+
+    /// How many of the host's threads it computes with when opened so.
+    pub fn threads(&self, options: &BackendOptions) -> usize {
+        (self.threads)(options)
+    }
+}
+
+/// Every backend of this build, the default one first. Adding a backend is adding a line here.
+pub const BACKENDS: &[BackendEntry] = &[
+    BackendEntry {
+        name: "cpu",
+        about: "the host's processor: threads and vector instructions",
+        open: |o| Ok(Box::new(cpu(o)?)),
+        threads: |o| o.threads.unwrap_or_else(|| cpu(o).map_or(1, |c| c.threads())),
+    },
+    BackendEntry {
+        name: "reference",
+        about: "every op's f64 definition on one thread: slow, to compare with",
+        open: |_| Ok(Box::new(Reference)),
+        threads: |_| 1,
+    },
+];
+
+fn cpu(options: &BackendOptions) -> Result<Cpu, BackendError> {
+    Cpu::new(CpuOptions { threads: options.threads, ..CpuOptions::default() })
+}
+
+/// Most threads that are believed to be meant.
+const MOST_THREADS: usize = 1024;
+
+/// Why a backend can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// No backend has this name.
+    #[error("unknown backend `{name}`; known: {known}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// The backend is there, its device is not.
+    #[error("backend `{name}` can't be used here: {source}")]
+    Unavailable {
+        /// The backend.
+        name: &'static str,
+        /// What is missing.
+        source: BackendError,
+    },
+    /// A number of threads that makes no sense.
+    #[error("{0} threads make no sense; give 1 to {MOST_THREADS}, or none for one per physical core")]
+    Threads(usize),
+}
+
+/// Opens the backend of this name. There is no fallback: one that is absent is an error.
+///
+/// ```
+/// let cpu = greta::backend("cpu", &Default::default())?;
+/// assert_eq!(cpu.name(), "cpu");
+/// assert!(greta::backend("abacus", &Default::default()).is_err());
+/// # Ok::<(), greta::OpenError>(())
+/// ```
+pub fn backend(name: &str, options: &BackendOptions) -> Result<Box<dyn Backend>, OpenError> {
+    let entry = entry(name)?;
+    if let Some(n) = options.threads.filter(|n| !(1..=MOST_THREADS).contains(n)) {
+        return Err(OpenError::Threads(n));
+    }
+    entry.open(options).map_err(|source| OpenError::Unavailable { name: entry.name, source })
+}
+
+/// The table's line of this name.
+pub fn entry(name: &str) -> Result<&'static BackendEntry, OpenError> {
+    BACKENDS.iter().find(|b| b.name == name).ok_or_else(|| {
+        let known = BACKENDS.iter().map(|b| b.name).collect::<Vec<_>>().join(", ");
+        OpenError::Unknown { name: name.into(), known }
+    })
+}

@@ -1,0 +1,101 @@
+//! From flags to a model that is ready to run.
+
+use crate::args::Common;
+use crate::progress::{Progress, Unit};
+use crate::{default_model, output};
+use greta::backends::Backend;
+use greta::tokenizer::{EncodeOptions, Tokenizer};
+use greta::{BackendOptions, Context, Engine, EngineOptions, Model};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+impl Common {
+    /// The model file: the one given, or the default one.
+    pub fn model_path(&self) -> anyhow::Result<PathBuf> {
+        match &self.model {
+            Some(path) => Ok(path.clone()),
+            None => default_model::path(),
+        }
+    }
+
+    /// Opens the model.
+    pub fn open(&self) -> anyhow::Result<Arc<Model>> {
+        Ok(Arc::new(Model::open(&self.model_path()?)?))
+    }
+
+    /// Opens the backend.
+    pub fn open_backend(&self) -> anyhow::Result<Box<dyn Backend>> {
+        Ok(greta::backend(&self.backend, &BackendOptions { threads: self.threads })?)
+    }
+
+    /// Threads that compute.
+    pub fn thread_count(&self) -> anyhow::Result<usize> {
+        Ok(greta::backend_entry(&self.backend)?.threads(&BackendOptions { threads: self.threads }))
+    }
+
+    /// The engine's options these flags describe.
+    pub fn engine_options(&self) -> EngineOptions<'static> {
+        EngineOptions {
+            arith: self.arith.into(),
+            kv: self.kv.dtype(),
+            context: self.context,
+            without: self.without.clone(),
+            ..EngineOptions::default()
+        }
+    }
+
+    /// Compiles the model, showing progress.
+    pub fn load(&self, model: &Arc<Model>, options: EngineOptions<'_>) -> anyhow::Result<Loaded> {
+        let start = Instant::now();
+        let backend = self.open_backend()?;
+        let progress = Progress::new("loading", Unit::Bytes);
+        let tell = |done, all| progress.set(done, all);
+        let engine = Engine::new(model.clone(), &*backend, &EngineOptions { progress: Some(&tell), ..options })?;
+        let context = engine.context()?;
+        Ok(Loaded { engine, context, backend, time: start.elapsed() })
+    }
+}
+
+/// A compiled model with an empty cache.
+pub struct Loaded {
+    /// The engine.
+    pub engine: Engine,
+    /// Its one context.
+    pub context: Context,
+    /// What compiled it.
+    pub backend: Box<dyn Backend>,
+    /// How long that took.
+    pub time: Duration,
+}
+
+/// The tokenizer, its warnings said.
+pub fn tokenizer(model: &Model) -> anyhow::Result<&Tokenizer> {
+    let tokenizer = model.tokenizer()?;
+    tokenizer.warnings().iter().for_each(|w| output::warn(w));
+    Ok(tokenizer)
+}
+
+/// Tokens of a text that is to be completed as it stands: special tokens in it are recognised, the beginning of sequence
+/// is added where the tokenizer does so. An end of sequence is not: nothing could follow it.
+pub fn encode(tokenizer: &Tokenizer, text: &str) -> anyhow::Result<Vec<u32>> {
+    let mut tokens = tokenizer.encode(text, EncodeOptions { add_special: true, parse_special: true })?;
+    if tokenizer.adds_eos() {
+        tokens.pop();
+    }
+    Ok(tokens)
+}
+
+/// Runs a prompt, showing progress; `None` if Ctrl-C stopped it.
+pub fn prefill(
+    context: &mut Context,
+    prompt: &[u32],
+    guard: &crate::interrupt::Guard,
+) -> anyhow::Result<Option<Vec<f32>>> {
+    let progress = Progress::new("prompt", Unit::Things("tokens"));
+    let logits = context.prefill(prompt, &mut |done, all| {
+        progress.set(done as u64, all as u64);
+        !guard.hit()
+    })?;
+    Ok(logits.filter(|_| !guard.hit()))
+}

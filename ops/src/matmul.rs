@@ -1,0 +1,180 @@
+//! Products with a weight matrix.
+
+use crate::case::{normal, weight_types, weights};
+use crate::spec::{arity, moved, one};
+use crate::{
+    ACT_BLOCK, Bindings, Bound, Case, CaseInput, Cost, DType, Data, Descs, HostTensor, InferError, OpSpec, Precision,
+    Quantize, TensorDesc, quant,
+};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// `out[t, n] = Σ_k weight[n, k] · x[t, k]`.
+///
+/// Two forms, told apart by the operands:
+/// - *exact*: `weight [N, K]` of any real type (f32 after [`crate::Dequant`], or packed once that is fused), `x F32[T, K]`;
+///   products and sums are f32 over the dequantised values.
+/// - *int8*: packed `weight [N, K]`, `codes I8[T, K]` and `scales F32[T, K/32]` of [`Quantize`]; dots of a block's
+///   integers are exact, block sums are f32.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MatMul {}
+
+impl fmt::Display for MatMul {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("matmul")
+    }
+}
+
+impl OpSpec for MatMul {
+    fn name(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn operands(&self) -> &'static [&'static str] {
+        &["weight", "x", "scales"]
+    }
+
+    fn infer(&self, ins: &[&TensorDesc]) -> Result<Descs, InferError> {
+        arity(self, ins, "2 or 3", 2, 3)?;
+        let (w, x) = (ins[0], ins[1]);
+        let k = w.cols().constant().filter(|&k| w.dtype.row_bytes(k).is_some());
+        let (Some(k), true, true) = (k, w.dtype.is_real(), w.dims.len() == 2) else {
+            return Err(InferError::operand("weight", "a matrix of reals whose rows end on a block", w));
+        };
+        let want = TensorDesc::matrix(if ins.len() == 3 { DType::I8 } else { DType::F32 }, x.rows(), w.cols());
+        if *x != want {
+            return Err(InferError::operand("x", want.to_string(), x));
+        }
+        if let Some(scales) = ins.get(2) {
+            if !w.dtype.is_quantized() {
+                return Err(InferError::operand("weight", "quantised, as the activations are", w));
+            }
+            let want = TensorDesc::matrix(DType::F32, x.rows(), crate::Dim::Const(k / ACT_BLOCK));
+            if **scales != want {
+                return Err(InferError::operand("scales", want.to_string(), scales));
+            }
+        }
+        Ok(one(TensorDesc::matrix(DType::F32, x.rows(), w.rows())))
+    }
+
+    fn reference(&self, ins: &[&HostTensor]) -> Vec<HostTensor> {
+        let (w, x) = (ins[0], ins[1]);
+        let mut out = vec![0.0; x.rows() * w.rows()];
+        for n in 0..w.rows() {
+            let row = match (&w.data, ins.len()) {
+                (Data::Packed(dtype, bytes), 3) => unrounded(*dtype, w.packed_row(*dtype, bytes, n)),
+                _ => w.row(n).into_owned(),
+            };
+            for t in 0..x.rows() {
+                let x_row = x.row(t);
+                let terms = row.iter().zip(x_row.iter()).enumerate();
+                out[t * w.rows() + n] = match ins.get(2) {
+                    None => terms.map(|(_, (w, x))| w * x).sum(),
+                    Some(s) => {
+                        let s = s.row(t);
+                        terms.map(|(k, (w, x))| w * (x * s[k / ACT_BLOCK])).sum()
+                    }
+                };
+            }
+        }
+        vec![HostTensor::real(&[x.rows(), w.rows()], out)]
+    }
+
+    fn error_bound(&self, ins: &[&HostTensor], outs: &[HostTensor], p: Precision) -> Vec<Bound> {
+        let (w, x) = (ins[0], ins[1]);
+        let mut bound = vec![0.0; x.rows() * w.rows()];
+        for n in 0..w.rows() {
+            for t in 0..x.rows() {
+                let i = t * w.rows() + n;
+                let y = outs[0].reals()[i].abs() * p.unit();
+                bound[i] = y + match (&w.data, ins.get(2)) {
+                    (Data::Packed(dtype, bytes), Some(s)) => {
+                        int8_slack(*dtype, w.packed_row(*dtype, bytes, n), &x.row(t), &s.row(t), p)
+                    }
+                    _ => {
+                        p.dot(x.cols()) * w.row(n).iter().zip(x.row(t).iter()).map(|(a, b)| (a * b).abs()).sum::<f64>()
+                    }
+                };
+            }
+        }
+        vec![bound]
+    }
+
+    fn cost(&self, ins: &[&TensorDesc], outs: &[TensorDesc], at: &Bindings) -> Cost {
+        let k = ins[0].cols().at(at) as u64;
+        Cost { flops: 2 * k * outs[0].elements(at) as u64, bytes: moved(ins, outs, at) }
+    }
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for t in weight_types() {
+            // Row counts that are no multiple of a panel; one shape of one super-block, one of several.
+            for (n, k, m) in [(17, 256, 1), (40, 512, 3), (16, 1024, 9)] {
+                let (w, x) = (weights(13, t, n, k), normal(14, &[m, k]));
+                let name = format!("{}_{n}x{k}x{m}", t.name().to_lowercase());
+                if t.is_quantized() {
+                    cases.push(int8_case(format!("{name}_int8"), w.clone(), &x));
+                }
+                cases.push(Case::new(name, MatMul {}, vec![w, x]));
+            }
+        }
+        let mut x = normal(15, &[2, 64]);
+        if let Data::Real(v) = &mut x.data {
+            v[3] = f64::NAN;
+        }
+        cases.push(int8_case("nan_reaches_every_output".into(), weights(16, DType::Q8_0, 20, 64), &x));
+        cases
+    }
+}
+
+fn int8_case(name: String, w: HostTensor, x: &HostTensor) -> Case {
+    let q = Quantize {}.reference(&[x]);
+    // A device holds the scales as f32.
+    let scales = HostTensor::real(&q[1].shape, q[1].reals().iter().map(|&s| f64::from(s as f32)).collect());
+    let mut case = Case::new(name, MatMul {}, vec![w, q[0].clone(), scales]);
+    case.ins[1] = CaseInput::Value(q[0].clone(), DType::I8);
+    case
+}
+
+/// A packed row's values with no rounding between scale, code and minimum: a quantised product never rounds one value.
+fn unrounded(dtype: DType, row: &[u8]) -> Vec<f64> {
+    let Some(f) = quant::format(dtype) else { return Vec::new() };
+    let mut out = Vec::new();
+    for block in row.chunks_exact(dtype.block_bytes()) {
+        let parts = (f.parts)(block);
+        out.extend((0..dtype.block_len()).map(|i| {
+            let g = i / f.sub;
+            let scaled =
+                f64::from(parts.d) * f64::from(parts.scales[g]) * f64::from(i32::from(parts.codes[i]) - f.offset);
+            scaled - f64::from(parts.dmin) * f64::from(parts.mins[g])
+        }));
+    }
+    out
+}
+
+/// Rounding of the f32 block sums: the integer dots are exact, so only their sizes count, not the sizes of their terms.
+fn int8_slack(dtype: DType, row: &[u8], codes: &[f64], scales: &[f64], p: Precision) -> f64 {
+    let Some(f) = quant::format(dtype) else { return 0.0 };
+    let (mut total, mut terms) = (0.0, 0usize);
+    for (b, block) in row.chunks_exact(dtype.block_bytes()).enumerate() {
+        let parts = (f.parts)(block);
+        for sub in (0..dtype.block_len()).step_by(ACT_BLOCK) {
+            let at = b * dtype.block_len() + sub;
+            let (mut dot, mut min) = (0.0, 0.0);
+            for i in 0..ACT_BLOCK {
+                let (x, g) = (codes[at + i], (sub + i) / f.sub);
+                dot += f64::from(parts.scales[g]) * f64::from(i32::from(parts.codes[sub + i]) - f.offset) * x;
+                min += f64::from(parts.mins[g]) * x;
+            }
+            let s = scales[at / ACT_BLOCK].abs();
+            total += s * (f64::from(parts.d) * dot).abs();
+            terms += 1;
+            if f.has_min {
+                total += s * (f64::from(parts.dmin) * min).abs();
+                terms += 1;
+            }
+        }
+    }
+    // A term is rounded up to four times before it is added.
+    (p.dot(terms) + 4.0 * p.unit()) * total
+}

@@ -1,0 +1,30 @@
+//! Every test of the workspace, in one binary. A test that lacks something is shown as ignored, with what installs it;
+//! `GRETA_REQUIRE=all` (or a list, such as `GRETA_REQUIRE=smollm2,golden`) turns such a skip into a failure.
+
+mod alloc;
+mod chat;
+mod conformance;
+mod gguf;
+mod golden;
+mod kernels;
+mod quant;
+mod sampling;
+mod support;
+mod tokenizer;
+
+fn main() {
+    let mut args = libtest_mimic::Arguments::from_args();
+    // Sessions bring their own threads; more than two tests at once would only make them wait for each other.
+    args.test_threads.get_or_insert(2);
+    let trials = [
+        quant::trials(),
+        conformance::trials(),
+        kernels::trials(),
+        gguf::trials(),
+        tokenizer::trials(),
+        chat::trials(),
+        sampling::trials(),
+        golden::trials(),
+    ];
+    libtest_mimic::run(&args, trials.into_iter().flatten().collect()).exit();
+}

@@ -1,0 +1,96 @@
+//! What several test modules use: skips, data files, models and backends.
+
+use greta_backend::Backend;
+use greta_cpu::{Cpu, CpuOptions};
+use greta_models::{Engine, EngineOptions, Model};
+use libtest_mimic::{Completion, Failed, Trial};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Something a test may lack.
+#[derive(Clone, Copy)]
+pub struct Need {
+    /// The word in `GRETA_REQUIRE`.
+    pub key: &'static str,
+    /// What gets it.
+    pub install: &'static str,
+}
+
+pub const GOLDEN: Need = Need { key: "golden", install: "set GRETA_GOLDEN to a folder with tiny/, smollm2/ and text/" };
+pub const SMOLLM2: Need =
+    Need { key: "smollm2", install: "run .ci/models (about 5 minutes, needs Python and a C++ compiler)" };
+
+/// Why a test did not run, or why it failed.
+pub enum Outcome {
+    Lacks(Need, PathBuf),
+    Failed(String),
+}
+
+impl<E: std::error::Error> From<E> for Outcome {
+    fn from(e: E) -> Self {
+        Outcome::Failed(e.to_string())
+    }
+}
+
+/// A test that may lack something.
+pub fn trial(name: impl Into<String>, run: impl FnOnce() -> Result<(), Outcome> + Send + 'static) -> Trial {
+    Trial::ignorable_test(name, move || match run() {
+        Ok(()) => Ok(Completion::Completed),
+        Err(Outcome::Failed(text)) => Err(Failed::from(text)),
+        Err(Outcome::Lacks(need, path)) => {
+            let text = format!("{} is not there; {}", path.display(), need.install);
+            let required = std::env::var("GRETA_REQUIRE").unwrap_or_default();
+            match required.split(',').any(|r| r == "all" || r == need.key) {
+                true => Err(Failed::from(format!("required by GRETA_REQUIRE: {text}"))),
+                false => Ok(Completion::ignored_with(format!("SKIP: {text}"))),
+            }
+        }
+    })
+}
+
+/// Fails with every line of a table that failed.
+pub fn all(failures: Vec<String>) -> Result<(), Outcome> {
+    if failures.is_empty() {
+        Ok(())
+    } else {
+        Err(Outcome::Failed(format!("{} failed:\n{}", failures.len(), failures.join("\n"))))
+    }
+}
+
+/// A file that must be there.
+pub fn file(need: Need, path: PathBuf) -> Result<PathBuf, Outcome> {
+    if path.exists() { Ok(path) } else { Err(Outcome::Lacks(need, path)) }
+}
+
+/// A reference file: `GRETA_GOLDEN`, or the folder `shared/golden` beside the checkout, or the few kept in `tests/data`.
+pub fn golden(name: &str) -> Result<PathBuf, Outcome> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let kept = root.join("tests/data/golden").join(name);
+    if kept.exists() {
+        return Ok(kept);
+    }
+    let base = std::env::var_os("GRETA_GOLDEN").map_or_else(|| root.join("../shared/golden"), PathBuf::from);
+    file(GOLDEN, base.join(name))
+}
+
+/// A SmolLM2 file: `GRETA_MODELS`, or where `.ci/models` puts them.
+pub fn smollm2(quant: &str) -> Result<PathBuf, Outcome> {
+    let base = std::env::var_os("GRETA_MODELS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/models"), PathBuf::from);
+    file(SMOLLM2, base.join(format!("SmolLM2-135M-Instruct.{quant}.gguf")))
+}
+
+/// The CPU backend with guards.
+pub fn cpu(threads: usize) -> Result<Cpu, Outcome> {
+    Ok(Cpu::new(CpuOptions { threads: Some(threads), guard: true, ..CpuOptions::default() })?)
+}
+
+/// Opens and compiles a model.
+pub fn engine(path: &Path, backend: &dyn Backend, options: &EngineOptions) -> Result<Engine, Outcome> {
+    Ok(Engine::new(Arc::new(Model::open(path)?), backend, options)?)
+}
+
+/// A JSON file.
+pub fn json(path: &Path) -> Result<serde_json::Value, Outcome> {
+    Ok(serde_json::from_str(&std::fs::read_to_string(path)?)?)
+}
