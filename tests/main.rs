@@ -6,7 +6,10 @@ mod chat;
 mod conformance;
 mod gguf;
 mod golden;
+mod graph;
 mod kernels;
+mod kv;
+mod p1;
 mod quant;
 mod sampling;
 mod support;
@@ -19,6 +22,9 @@ fn main() {
     let trials = [
         quant::trials(),
         conformance::trials(),
+        graph::trials(),
+        kv::trials(),
+        p1::trials(),
         kernels::trials(),
         gguf::trials(),
         tokenizer::trials(),

@@ -2,10 +2,11 @@
 
 use greta_backend::Backend;
 use greta_cpu::{Cpu, CpuOptions};
+use greta_models::synth::{self, Mix, SynthSpec};
 use greta_models::{Engine, EngineOptions, Model};
 use libtest_mimic::{Completion, Failed, Trial};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Something a test may lack.
 #[derive(Clone, Copy)]
@@ -93,4 +94,18 @@ pub fn engine(path: &Path, backend: &dyn Backend, options: &EngineOptions) -> Re
 /// A JSON file.
 pub fn json(path: &Path) -> Result<serde_json::Value, Outcome> {
     Ok(serde_json::from_str(&std::fs::read_to_string(path)?)?)
+}
+
+/// A tiny model with random weights of this mix, made once.
+pub fn synth_tiny(mix: &str) -> Result<PathBuf, Outcome> {
+    static MADE: Mutex<()> = Mutex::new(());
+    let _one = MADE.lock().unwrap_or_else(|e| e.into_inner());
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tiny-{mix}-{}.gguf", std::process::id()));
+    if !path.exists() {
+        let bad = || Outcome::Failed(format!("no such preset or mix: tiny, {mix}"));
+        let mut spec = SynthSpec::preset("tiny").ok_or_else(bad)?;
+        spec.mix = Mix::from_name(mix).ok_or_else(bad)?;
+        synth::write(&spec, &path, &mut |_, _| true)?;
+    }
+    Ok(path)
 }

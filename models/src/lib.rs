@@ -12,7 +12,7 @@ mod model;
 mod perplexity;
 pub mod sampling;
 mod vocab;
-// pub mod synth;
+pub mod synth;
 pub mod tokenizer;
 
 pub use arch::ARCHITECTURES;

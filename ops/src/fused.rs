@@ -67,29 +67,18 @@ impl Fused {
         Fused { pattern, steps: vec![Step { op: first, ins }, last] }
     }
 
-    /// Runs `f(op, operands)` step by step over values of any kind and gives the outputs of every step.
-    fn each<T, E>(&self, ins: &[&T], mut f: impl FnMut(&Op, &[&T]) -> Result<Vec<T>, E>) -> Result<Vec<Vec<T>>, E> {
-        let mut done: Vec<Vec<T>> = Vec::with_capacity(self.steps.len());
-        for step in &self.steps {
-            let operands: Vec<&T> = step
-                .ins
-                .iter()
-                .map(|s| match *s {
-                    Source::Operand(i) => ins[i],
-                    Source::Step(i, out) => &done[i][out],
-                })
-                .collect();
-            let outs = f(&step.op, &operands)?;
-            done.push(outs);
-        }
-        Ok(done)
-    }
-
+    /// The outputs of every step. The operands must have passed [`OpSpec::infer`].
     fn values(&self, ins: &[&HostTensor]) -> Vec<Vec<HostTensor>> {
-        match self.each(ins, |op, ins| Ok::<_, std::convert::Infallible>(op.spec().reference(ins))) {
-            Ok(v) => v,
-            Err(never) => match never {},
+        let mut done: Vec<Vec<HostTensor>> = Vec::with_capacity(self.steps.len());
+        for step in &self.steps {
+            let operand = |s: &Source| match *s {
+                Source::Operand(i) => ins[i],
+                Source::Step(i, out) => &done[i][out],
+            };
+            let operands: Vec<&HostTensor> = step.ins.iter().map(operand).collect();
+            done.push(step.op.spec().reference(&operands));
         }
+        done
     }
 }
 
@@ -123,13 +112,22 @@ impl OpSpec for Fused {
         crate::spec::arity(self, ins, "2", n, n)?;
         let bad = |s: &Source, i: usize| match *s {
             Source::Operand(o) => o >= n,
-            Source::Step(at, out) => at >= i || out > 1,
+            Source::Step(at, _) => at >= i,
         };
+        let missing = || InferError::Attribute("a step reads an operand or an output that is not there".into());
         if self.steps.is_empty() || self.steps.iter().enumerate().any(|(i, s)| s.ins.iter().any(|x| bad(x, i))) {
-            return Err(InferError::Attribute("a step reads an operand or an earlier step that is not there".into()));
+            return Err(missing());
         }
-        let mut done = self.each(ins, |op, ins| op.spec().infer(ins).map(|d| d.into_vec()))?;
-        Ok(done.pop().unwrap_or_default().into())
+        let mut done: Vec<Descs> = Vec::with_capacity(self.steps.len());
+        for step in &self.steps {
+            let operand = |s: &Source| match *s {
+                Source::Operand(i) => Ok(ins[i]),
+                Source::Step(i, out) => done[i].get(out).ok_or_else(|| missing()),
+            };
+            let operands = step.ins.iter().map(operand).collect::<Result<Vec<_>, _>>()?;
+            done.push(step.op.spec().infer(&operands)?);
+        }
+        Ok(done.pop().unwrap_or_default())
     }
 
     fn reference(&self, ins: &[&HostTensor]) -> Vec<HostTensor> {

@@ -84,7 +84,7 @@ pub(crate) struct Team {
 
 /// Turns of the waiting loop before the processor is offered to others: a barrier is usually a fraction of a
 /// microsecond away, but a thread that has lost its processor is milliseconds away.
-const SPINS: u32 = 20_000;
+const SPINS: u32 = 2_000;
 
 impl Team {
     /// Waits until every thread is here. Answers `false` if one never will be: it panicked.

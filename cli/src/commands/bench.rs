@@ -161,8 +161,8 @@ impl Report {
         };
         if report.json.is_none() {
             output::print(
-                "| model                          |       size |     params | backend    | threads |            test |                  t/s |\n\
-                 | ------------------------------ | ---------: | ---------: | ---------- | ------: | --------------: | -------------------: |\n",
+                "| model                          |       size |     params | backend    | threads | arith |            test |                  t/s |\n\
+                 | ------------------------------ | ---------: | ---------: | ---------- | ------: | ----: | --------------: | -------------------: |\n",
             )?;
         }
         Ok(report)
@@ -174,12 +174,13 @@ impl Report {
         let ((avg_ns, stddev_ns), (avg_ts, stddev_ts)) = (mean_and_deviation(&ns), mean_and_deviation(&ts));
         let Some(list) = &mut self.json else {
             output::print(&format!(
-                "| {:<30} | {:>10} | {:>10} | {:<10} | {:>7} | {:>15} | {:>20} |\n",
+                "| {:<30} | {:>10} | {:>10} | {:<10} | {:>7} | {:>5} | {:>15} | {:>20} |\n",
                 self.model_type,
                 output::bytes(self.size),
                 output::count(self.params),
                 self.backend,
                 self.threads,
+                self.arith,
                 test.name(),
                 format!("{avg_ts:.2} ± {stddev_ts:.2}"),
             ))?;

@@ -10,7 +10,8 @@ const QUANTIZATION_VERSION: u32 = 2;
 /// Llama 3's template, shortened: system, user and assistant turns.
 const LLAMA3_TEMPLATE: &str = concat!(
     "{% for message in messages %}{% if loop.first %}{{ bos_token }}{% endif %}",
-    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' }}",
+    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' ",
+    "+ message['content'] | trim + '<|eot_id|>' }}",
     "{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}",
 );
 

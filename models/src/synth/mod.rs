@@ -3,8 +3,8 @@
 //! Speed depends on a model's shape and types, not on what it has learnt, so a file made here stands in for one that
 //! would have to be downloaded, and tests get small models of every type. The text such a model writes is noise.
 //!
-//! A [`SynthSpec`] says what to make: a preset, or any shape. [`write()`] makes it, as a stream: memory stays small at any
-//! size, and the same spec gives the same bytes on every machine, however many threads took part.
+//! A [`SynthSpec`] says what to make: a preset, or any shape. [`write()`] makes it, as a stream: memory stays small at
+//! any size, and the same spec gives the same bytes, however many threads took part.
 //!
 //! ```no_run
 //! use greta_models::synth::{Mix, SynthSpec, write};

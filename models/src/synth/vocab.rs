@@ -1,7 +1,7 @@
 //! A byte-level BPE vocabulary made from nothing: 256 bytes, merges that spell common English, control tokens.
 //!
-//! Every merge gives one token and every token that is neither a byte nor a control token has one merge, so any reader of
-//! such vocabularies can encode any text with it, and English comes out at a few bytes a token, as with a real one.
+//! Every merge gives one token and every token that is neither a byte nor a control token has one merge, so any reader
+//! of such vocabularies can encode any text with it, and English comes out at a few bytes a token, as with a real one.
 
 use std::collections::HashMap;
 
@@ -183,7 +183,7 @@ impl Learner {
             .map(|(id, _)| id)
             .collect();
         parts.extend(('a'..='z').filter_map(|c| self.ids.get(c.encode_utf8(&mut [0; 4]))));
-        // Along the diagonals, so that neither side is exhausted before the other. New tokens join in: it never ends early.
+        // Along the diagonals, so that neither side is exhausted first. New tokens join in: it never ends early.
         for diagonal in 0.. {
             for (left, right) in (0..=diagonal).rev().map(|i| (diagonal - i, i)) {
                 if self.is_full() {

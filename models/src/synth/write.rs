@@ -34,8 +34,8 @@ pub struct SynthReport {
 /// Writes the model that `spec` describes to `out`, with a thread for every processor.
 ///
 /// `progress` is told the bytes of tensor data written so far and in all, first with 0; when it returns `false` the
-/// work is cancelled. The file is made under another name in the same directory and appears as `out` when it is complete,
-/// replacing what was there; a run that fails or is cancelled leaves nothing behind.
+/// work is cancelled. The file is made under another name in the same directory and appears as `out` when it is
+/// complete, replacing what was there; a run that fails or is cancelled leaves nothing behind.
 ///
 /// # Errors
 ///
@@ -71,8 +71,8 @@ pub fn write_with_threads(
     // Chunks are larger than the buffer and pass it by: it is there for the header's sake.
     let mut writer = GgufWriter::new(BufWriter::with_capacity(1 << 16, file));
     declare(spec, &tensors, &mut writer).map_err(in_file)?;
-    let mut feed = |tensor: &Tensor, bytes: &[u8]| writer.write_data(&tensor.name, bytes).map_err(in_file);
-    make_all(spec.seed, &tensors, threads, &at_file("start a thread"), &mut feed, progress)?;
+    let feed = |tensor: &Tensor, bytes: &[u8]| writer.write_data(&tensor.name, bytes).map_err(in_file);
+    make_all(spec.seed, &tensors, threads, at_file("start a thread"), feed, progress)?;
     let buffered = writer.finish().map_err(in_file)?;
     let file: File = buffered.into_inner().map_err(|e| at_file("write the file")(e.into_error()))?;
     let bytes = file.metadata().map_err(at_file("measure the file"))?.len();
@@ -100,8 +100,8 @@ fn make_all(
     seed: u64,
     tensors: &[Tensor],
     threads: usize,
-    no_thread: &dyn Fn(std::io::Error) -> SynthError,
-    feed: &mut dyn FnMut(&Tensor, &[u8]) -> Result<(), SynthError>,
+    no_thread: impl Fn(std::io::Error) -> SynthError,
+    mut feed: impl FnMut(&Tensor, &[u8]) -> Result<(), SynthError>,
     progress: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<(), SynthError> {
     let threads = threads.clamp(1, MOST_THREADS);

@@ -18,6 +18,8 @@
 //!
 //! Blocks follow in ascending order from acc = 0. A NaN scale makes its whole output row NaN.
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::panel::{Codec, Panels, WithCodec, with_codec};
 use super::unpack::{self, Facts, Kind, Operands};
 use super::{scratch, unroll};
@@ -95,23 +97,48 @@ impl WithCodec for Job<'_> {
 impl Job<'_> {
     fn with_kind<C: Codec, K: Kind>(self) {
         let Job { level, weights, panels, acts, rows, out, ldo } = self;
-        let blocks = acts.k / 32;
-        let few = rows.len() < FLATTEN_FROM;
+        let (blocks, count) = (acts.k / 32, rows.len());
+        let few = count < FLATTEN_FROM;
         let flat = if few { 0 } else { blocks * K::FLAT };
-        scratch::with(flat + rows.len() * blocks * size_of::<Record>(), |buffer| {
+        scratch::with(flat + count * blocks * size_of::<Record>(), |buffer| {
             // SAFETY: the offset lies in the buffer, at a multiple of 64.
             let x: *mut Record = unsafe { buffer.add(flat).cast() };
             level.run(Pack { acts, rows: rows.clone(), offset: (C::OFFSET, C::SUB16), few, to: x });
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: such a level is made only where tiles can be used; nothing else in this crate uses them.
+            let tiles = (level.has_tiles() && count >= amx::ROWS).then(|| unsafe { amx::Configured::new::<K>() });
             for i in panels {
                 let (panel, columns) = (weights.panel(i).as_ptr(), weights.rows(i));
                 // SAFETY: the caller vouches for `out`.
                 let out = unsafe { out.add(rows.start * ldo + columns.start) };
                 let out = Out { out, ldo, n: columns.len() };
                 if few {
-                    level.run(Few::<C, K> { panel, k: acts.k, x, rows: rows.len(), out, kind: PhantomData });
-                } else {
-                    level.run(Flatten::<C, K> { panel, k: acts.k, to: buffer, kind: PhantomData });
-                    level.run(Many::<K> { flat: buffer, blocks, x, rows: rows.len(), out, kind: PhantomData });
+                    level.run(Few::<C, K> { panel, k: acts.k, x, rows: count, out, kind: PhantomData });
+                    continue;
+                }
+                level.run(Flatten::<C, K> { panel, k: acts.k, to: buffer, kind: PhantomData });
+                // The rows that fill no tile go first: tiles make the codes signed.
+                let whole = 0;
+                #[cfg(target_arch = "x86_64")]
+                let whole = if tiles.is_some() { count / amx::ROWS * amx::ROWS } else { whole };
+                if whole < count {
+                    // SAFETY: rows from `whole` on have their records and their output.
+                    let (x, out) = unsafe { (x.add(whole * blocks), Out { out: out.out.add(whole * ldo), ..out }) };
+                    level.run(Many::<K> { flat: buffer, blocks, x, rows: count - whole, out, kind: PhantomData });
+                }
+                #[cfg(target_arch = "x86_64")]
+                if let Some(tiles) = &tiles {
+                    let offset = C::OFFSET;
+                    level.run(amx::Tiles::<K> {
+                        _tiles: tiles,
+                        flat: buffer,
+                        blocks,
+                        offset,
+                        x,
+                        rows: whole,
+                        out,
+                        kind: PhantomData,
+                    });
                 }
             }
         });
@@ -120,7 +147,7 @@ impl Job<'_> {
 
 /// One activation row's block of 32, as a tile reads it.
 #[repr(C)]
-struct Record {
+pub(super) struct Record {
     codes: [i8; 32],
     scale: f32,
     /// With minima, the halves' code sums; else what their dots start from, −offset times those sums. Where one scale
@@ -132,11 +159,11 @@ struct Record {
 
 /// Where sums go: row `t` at `out + t · ldo`.
 #[derive(Clone, Copy)]
-struct Out {
-    out: *mut f32,
-    ldo: usize,
+pub(super) struct Out {
+    pub out: *mut f32,
+    pub ldo: usize,
     /// Valid lanes.
-    n: usize,
+    pub n: usize,
 }
 
 /// Writes the records of all rows: tile after tile, in a tile block after block, in a block row after row.
@@ -316,7 +343,7 @@ unsafe fn tile<S: Simd, K: Kind, const M: usize>(s: S, panel: *const u8, blocks:
     }
 }
 
-/// Adds one block's product to one row's sums: the order of operations at the head of this file.
+/// Adds one block's product to one row's sums.
 ///
 /// # Safety
 /// `x` is a record.
@@ -324,30 +351,49 @@ unsafe fn tile<S: Simd, K: Kind, const M: usize>(s: S, panel: *const u8, blocks:
 unsafe fn step<S: Simd, K: Kind>(s: S, o: &Operands<S>, x: *const Record, acc: S::F) -> S::F {
     // SAFETY: the caller's; eight groups of four codes are 32.
     unsafe {
-        let xs = s.splat((*x).scale);
         let codes = (*x).codes.as_ptr().cast::<i32>();
-        let sums = (*x).sums;
-        let start = if K::MIN { [0; 2] } else { sums };
-        let mut dot = s.isplat(start[0]);
+        let start = if K::MIN { [0; 2] } else { (*x).sums };
+        let mut dots = [s.isplat(start[0]), s.isplat(if K::SUB16 { start[1] } else { 0 })];
         if K::SUB16 {
-            let mut second = s.isplat(start[1]);
             unroll!(4: G < 4 => {
-                dot = s.dot::<false>(dot, o.w[G], codes.add(G).read_unaligned());
-                second = s.dot::<false>(second, o.w[G + 4], codes.add(G + 4).read_unaligned());
+                dots[0] = s.dot::<false>(dots[0], o.w[G], codes.add(G).read_unaligned());
+                dots[1] = s.dot::<false>(dots[1], o.w[G + 4], codes.add(G + 4).read_unaligned());
             });
-            dot = s.iadd(s.imul(o.sub[0], dot), s.imul(o.sub[1], second));
         } else if K::WIDE {
-            unroll!(8: G < 8 => { dot = s.dot::<true>(dot, o.w[G], codes.add(G).read_unaligned()); });
+            unroll!(8: G < 8 => { dots[0] = s.dot::<true>(dots[0], o.w[G], codes.add(G).read_unaligned()); });
         } else {
-            unroll!(8: G < 8 => { dot = s.dot::<false>(dot, o.w[G], codes.add(G).read_unaligned()); });
+            unroll!(8: G < 8 => { dots[0] = s.dot::<false>(dots[0], o.w[G], codes.add(G).read_unaligned()); });
         }
-        let mut acc = s.fma(s.float(dot), s.mul(o.scale, xs), acc);
-        if K::MIN && K::SUB16 {
-            let both = s.iadd(s.imul(o.submin[0], s.isplat(sums[0])), s.imul(o.submin[1], s.isplat(sums[1])));
-            acc = s.fnma(s.mul(s.float(both), o.min), xs, acc);
-        } else if K::MIN {
-            acc = s.fnma(o.min, s.splat((*x).weighted), acc);
-        }
+        finish::<S, K>(s, o, dots, x, acc)
+    }
+}
+
+/// From a block's dots (of its halves, where a scale covers 16 values) to sums: the f32 operations at the head of this
+/// file.
+///
+/// # Safety
+/// `x` is a record.
+#[inline(always)]
+pub(super) unsafe fn finish<S: Simd, K: Kind>(
+    s: S,
+    o: &Operands<S>,
+    dots: [S::I; 2],
+    x: *const Record,
+    acc: S::F,
+) -> S::F {
+    // SAFETY: the caller's.
+    let (xs, sums, weighted) = unsafe { (s.splat((*x).scale), (*x).sums, (*x).weighted) };
+    let mut dot = dots[0];
+    if K::SUB16 {
+        dot = s.iadd(s.imul(o.sub[0], dot), s.imul(o.sub[1], dots[1]));
+    }
+    let acc = s.fma(s.float(dot), s.mul(o.scale, xs), acc);
+    if K::MIN && K::SUB16 {
+        let both = s.iadd(s.imul(o.submin[0], s.isplat(sums[0])), s.imul(o.submin[1], s.isplat(sums[1])));
+        s.fnma(s.mul(s.float(both), o.min), xs, acc)
+    } else if K::MIN {
+        s.fnma(o.min, s.splat(weighted), acc)
+    } else {
         acc
     }
 }

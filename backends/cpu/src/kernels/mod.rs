@@ -5,6 +5,8 @@
 //! neither does the instruction set. Each file states its order of f32 operations; integer work is exact.
 
 pub mod add;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 mod attention_tile;
 pub mod cache;

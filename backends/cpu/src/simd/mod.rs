@@ -164,6 +164,8 @@ pub trait Kernel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Set {
     #[cfg(target_arch = "x86_64")]
+    Amx,
+    #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -195,6 +197,9 @@ impl Level {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
                 {
+                    if amx() {
+                        levels.push(Level(Set::Amx));
+                    }
                     levels.push(Level(Set::Avx512));
                 }
                 levels.push(Level(Set::Avx2));
@@ -209,9 +214,16 @@ impl Level {
         Self::available().into_iter().find(|l| l.name() == name)
     }
 
-    /// `avx512`, `avx2` or `portable`.
+    /// Whether the integer matmul may use AMX tiles.
+    pub fn has_tiles(self) -> bool {
+        self.name() == "amx"
+    }
+
+    /// `amx` (which is `avx512` with tiles for the integer matmul), `avx512`, `avx2` or `portable`.
     pub fn name(self) -> &'static str {
         match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Set::Amx => "amx",
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 => "avx512",
             #[cfg(target_arch = "x86_64")]
@@ -226,11 +238,35 @@ impl Level {
         match self.0 {
             // SAFETY: a level is made only where the CPU has its instructions.
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512 => unsafe { avx512::run(kernel) },
+            Set::Amx | Set::Avx512 => unsafe { avx512::run(kernel) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Set::Avx2 => unsafe { avx2::run(kernel) },
             Set::Portable => kernel.run(portable::Portable),
         }
     }
+}
+
+/// Whether the CPU has AMX tiles of bytes and the system lets this process use them.
+#[cfg(target_arch = "x86_64")]
+fn amx() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use std::sync::OnceLock;
+        static ALLOWED: OnceLock<bool> = OnceLock::new();
+        *ALLOWED.get_or_init(|| {
+            let leaf = std::arch::x86_64::__cpuid_count(7, 0);
+            let (tile, int8) = (1 << 24, 1 << 25);
+            if leaf.edx & (tile | int8) != (tile | int8) {
+                return false;
+            }
+            // Tile data is a large state that Linux saves only for processes that ask (arch/x86/xstate.rst).
+            const ARCH_REQ_XCOMP_PERM: libc::c_ulong = 0x1023;
+            const XFEATURE_XTILEDATA: libc::c_ulong = 18;
+            // SAFETY: the request takes a number and touches no memory of ours.
+            unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+        })
+    }
+    #[cfg(not(target_os = "linux"))]
+    false
 }

@@ -1,0 +1,100 @@
+//! P1: every value of a token's row depends on the tokens at or before it alone — to the bit, whatever the chunks, the
+//! other sequences of the batch, or the threads.
+
+use crate::support::{Outcome, all, cpu, engine, synth_tiny, trial};
+use greta_backend::{Batch, Executable, KvConfig, RowsWanted, SeqId, Want};
+use greta_models::{Arithmetic, EngineOptions};
+use greta_ops::DType;
+use libtest_mimic::Trial;
+use std::sync::Arc;
+
+const MIXES: [&str; 13] =
+    ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K"];
+
+/// Values inside the model that are compared too: behind the attention, and what leaves a block.
+const INSIDE: [&str; 3] = ["blk.0.attn", "blk.0.out", "blk.1.out"];
+
+pub fn trials() -> Vec<Trial> {
+    let mut list = Vec::new();
+    for mix in MIXES {
+        for arith in [Arithmetic::Exact, Arithmetic::Int8] {
+            list.push(trial(format!("p1/{mix}/{arith}"), move || prefill_is_decode(mix, arith, 75, &[1, 7, 32, 512])));
+        }
+    }
+    // Longer than the largest chunk, so that chunks of 512 are cut as well.
+    list.push(trial("p1/long", || prefill_is_decode("Q4_K_M", Arithmetic::Int8, 560, &[7, 32, 512])));
+    list
+}
+
+/// What a sequence's rows gave: `[row][name] = bits`.
+type Rows = Vec<Vec<Vec<u64>>>;
+
+fn prefill_is_decode(mix: &str, arith: Arithmetic, len: usize, chunks: &[usize]) -> Result<(), Outcome> {
+    let model = synth_tiny(mix)?;
+    let token = |s: usize, i: usize| ((i * 7919 + s * 104_729 + i * i) % 1000) as u32;
+    let sequences: Vec<Vec<u32>> = (0..4).map(|s| (0..len - s * 3).map(|i| token(s, i)).collect()).collect();
+    let mut failures = Vec::new();
+    let mut first: Option<Vec<Rows>> = None;
+    for threads in [1, 2] {
+        let outputs = INSIDE.iter().map(|s| s.to_string()).collect();
+        let options = EngineOptions { arith, kv: DType::F16, max_tokens: 512, max_rows: 512, outputs, ..EngineOptions::default() };
+        let engine = engine(&model, &cpu(threads)?, &options)?;
+        for &chunk in chunks {
+            let alone: Vec<Rows> = sequences
+                .iter()
+                .map(|s| run(engine.executable(), std::slice::from_ref(s), chunk).map(|mut r| r.remove(0)))
+                .collect::<Result<_, _>>()?;
+            let together = run(engine.executable(), &sequences, chunk.min(128))?;
+            let want = first.get_or_insert_with(|| alone.clone());
+            for (what, got) in [("alone", &alone), ("four in a batch", &together)] {
+                if let Some(at) = difference(want, got) {
+                    failures.push(format!("chunks of {chunk}, {what}, {threads} threads: {at}"));
+                }
+            }
+        }
+    }
+    all(failures)
+}
+
+fn difference(want: &[Rows], got: &[Rows]) -> Option<String> {
+    for (s, (w, g)) in want.iter().zip(got).enumerate() {
+        if w.len() != g.len() || w.is_empty() {
+            return Some(format!("sequence {s} has {} rows, expected {}", g.len(), w.len()));
+        }
+        for (t, (w, g)) in w.iter().zip(g).enumerate() {
+            for (v, (w, g)) in w.iter().zip(g).enumerate() {
+                if w != g {
+                    let name = INSIDE.get(v).unwrap_or(&"logits");
+                    let n = w.iter().zip(g).filter(|(a, b)| a != b).count();
+                    return Some(format!("sequence {s}, position {t}, `{name}`: {n} of {} values differ", w.len()));
+                }
+            }
+        }
+    }
+    None
+}
+
+/// Runs sequences side by side, `chunk` tokens of each a step, and gives every row's values.
+fn run(exe: &Arc<dyn Executable>, sequences: &[Vec<u32>], chunk: usize) -> Result<Vec<Rows>, Outcome> {
+    let mut session = exe.clone().session(KvConfig { context: 600, sequences: sequences.len() })?;
+    let mut rows: Vec<Rows> = vec![Vec::new(); sequences.len()];
+    let mut at = 0;
+    while sequences.iter().any(|s| at < s.len()) {
+        let mut batch = Batch::default();
+        let mut owners = Vec::new();
+        for (s, tokens) in sequences.iter().enumerate() {
+            let part = &tokens[at.min(tokens.len())..(at + chunk).min(tokens.len())];
+            batch.append(session.kv(), SeqId(s), part, RowsWanted::All)?;
+            owners.extend(part.iter().map(|_| s));
+        }
+        let out = session.run(&batch, Want::Logits)?;
+        for (i, &s) in owners.iter().enumerate() {
+            let mut values: Vec<Vec<u64>> =
+                out.values.iter().map(|(_, t)| t.row(i).iter().map(|x| x.to_bits()).collect()).collect();
+            values.push(out.row(i).iter().map(|x| u64::from(x.to_bits())).collect());
+            rows[s].push(values);
+        }
+        at += chunk;
+    }
+    Ok(rows)
+}
