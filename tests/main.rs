@@ -13,7 +13,10 @@ mod p1;
 mod quant;
 mod sampling;
 mod support;
+mod synth;
+mod tidy;
 mod tokenizer;
+mod trace_rows;
 
 fn main() {
     let mut args = libtest_mimic::Arguments::from_args();
@@ -31,6 +34,9 @@ fn main() {
         chat::trials(),
         sampling::trials(),
         golden::trials(),
+        trace_rows::trials(),
+        synth::trials(),
+        tidy::trials(),
     ];
     libtest_mimic::run(&args, trials.into_iter().flatten().collect()).exit();
 }

@@ -78,10 +78,10 @@ impl Kv {
 
 /// A prompt from one of three places.
 #[derive(Args, Clone, Debug)]
-#[group(id = "source", multiple = false)]
+#[group(id = "source", required = true, multiple = false)]
 pub struct Prompt {
     /// The prompt; `-` reads it from standard input
-    #[arg(value_name = "PROMPT", allow_hyphen_values = false)]
+    #[arg(value_name = "PROMPT")]
     pub prompt: Option<String>,
     /// Read the prompt from a file; every byte counts, a final newline too
     #[arg(short, long, value_name = "FILE")]
@@ -89,14 +89,14 @@ pub struct Prompt {
 }
 
 impl Prompt {
-    /// The text; `None` if no place was named.
-    pub fn read(&self) -> anyhow::Result<Option<String>> {
+    /// The text; empty if no place was named, which clap allows only where another flag stands in.
+    pub fn read(&self) -> anyhow::Result<String> {
         match (&self.prompt, &self.file) {
-            (Some(p), _) if p == "-" => read_stdin().map(Some),
-            (Some(p), _) => Ok(Some(p.clone())),
-            (None, Some(file)) if file.as_os_str() == "-" => read_stdin().map(Some),
-            (None, Some(file)) => read_text(file).map(Some),
-            (None, None) => Ok(None),
+            (Some(p), _) if p == "-" => read_stdin(),
+            (Some(p), _) => Ok(p.clone()),
+            (None, Some(file)) if file.as_os_str() == "-" => read_stdin(),
+            (None, Some(file)) => read_text(file),
+            (None, None) => Ok(String::new()),
         }
     }
 }

@@ -58,7 +58,7 @@ pub use greta_backend as backends;
 pub use greta_graph as graph;
 pub use greta_models::{
     ARCHITECTURES, Arithmetic, Context, Engine, EngineOptions, GenerateOptions, Generated, Model, ModelError,
-    Perplexity, Stop, chat, gguf, llama, perplexity, sampling, tokenizer,
+    Perplexity, Stop, chat, gguf, llama, perplexity, sampling, synth, tokenizer,
 };
 pub use greta_ops as ops;
-pub use registry::{BACKENDS, BackendEntry, BackendOptions, OpenError, backend, entry as backend_entry};
+pub use registry::{BACKENDS, BackendEntry, BackendOptions, OpenError, backend, backend_threads};

@@ -1,6 +1,7 @@
 //! Words for what a file holds.
 
 use greta::gguf::Gguf;
+use greta::synth::Mix;
 
 /// Values of all tensors. A tied output matrix is in the file once, and counted once.
 pub fn parameters(gguf: &Gguf) -> u64 {
@@ -30,8 +31,7 @@ fn size_label(parameters: u64) -> String {
 }
 
 fn file_type_name(id: u32) -> Option<&'static str> {
-    let _ = id;
-    None
+    Mix::ALL.iter().find(|m| m.file_type() == id).map(|m| m.name())
 }
 
 fn main_type(gguf: &Gguf) -> String {

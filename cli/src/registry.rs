@@ -26,11 +26,6 @@ impl BackendEntry {
     pub fn open(&self, options: &BackendOptions) -> Result<Box<dyn Backend>, BackendError> {
         (self.open)(options)
     }
-
-    /// How many of the host's threads it computes with when opened so.
-    pub fn threads(&self, options: &BackendOptions) -> usize {
-        (self.threads)(options)
-    }
 }
 
 /// Every backend of this build, the default one first. Adding a backend is adding a line here.
@@ -90,15 +85,20 @@ pub enum OpenError {
 /// # Ok::<(), greta::OpenError>(())
 /// ```
 pub fn backend(name: &str, options: &BackendOptions) -> Result<Box<dyn Backend>, OpenError> {
-    let entry = entry(name)?;
-    if let Some(n) = options.threads.filter(|n| !(1..=MOST_THREADS).contains(n)) {
-        return Err(OpenError::Threads(n));
-    }
+    let entry = entry(name, options)?;
     entry.open(options).map_err(|source| OpenError::Unavailable { name: entry.name, source })
 }
 
-/// The table's line of this name.
-pub fn entry(name: &str) -> Result<&'static BackendEntry, OpenError> {
+/// How many of the host's threads the backend of this name computes with.
+pub fn backend_threads(name: &str, options: &BackendOptions) -> Result<usize, OpenError> {
+    Ok((entry(name, options)?.threads)(options))
+}
+
+/// The table's line of this name, once the options make sense.
+fn entry(name: &str, options: &BackendOptions) -> Result<&'static BackendEntry, OpenError> {
+    if let Some(n) = options.threads.filter(|n| !(1..=MOST_THREADS).contains(n)) {
+        return Err(OpenError::Threads(n));
+    }
     BACKENDS.iter().find(|b| b.name == name).ok_or_else(|| {
         let known = BACKENDS.iter().map(|b| b.name).collect::<Vec<_>>().join(", ");
         OpenError::Unknown { name: name.into(), known }

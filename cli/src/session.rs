@@ -31,7 +31,7 @@ impl Common {
 
     /// Threads that compute.
     pub fn thread_count(&self) -> anyhow::Result<usize> {
-        Ok(greta::backend_entry(&self.backend)?.threads(&BackendOptions { threads: self.threads }))
+        Ok(greta::backend_threads(&self.backend, &BackendOptions { threads: self.threads })?)
     }
 
     /// The engine's options these flags describe.

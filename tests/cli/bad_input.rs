@@ -25,10 +25,10 @@ type Make = fn(&Models, &str) -> Result<PathBuf, Failed>;
 
 /// Name, how the file is made, words of the error. `run` must name each.
 const FILES: &[(&str, Make, &[&str])] = &[
-    ("truncated_header", |m, name| m.patched(name, |b| b.truncate(300)), &["the file ends inside", "download"]),
+    ("truncated_header", |m, name| m.patched(name, |b| b.truncate(2000)), &["damaged or incomplete", "download"]),
     ("truncated_data", |m, name| m.patched(name, |b| b.truncate(b.len() - 100_000)), &["tensor", "bytes"]),
     ("empty", |m, name| m.file(name, b""), &["the file is empty"]),
-    ("wrong_magic", |m, name| m.patched(name, |b| b[0] = b'g'), &["not a GGUF file", "gGUF"]),
+    ("wrong_magic", |m, name| m.patched(name, |b| b[0] = b'g'), &["not a GGUF file", "67 47 55 46"]),
     ("web_page", |m, name| m.file(name, b"<!DOCTYPE html><html></html>"), &["web page"]),
     ("version_1", |m, name| m.patched(name, |b| b[4] = 1), &["GGUF version 1"]),
     ("big_endian", |m, name| m.patched(name, |b| b[4..8].reverse()), &["big-endian"]),
@@ -142,13 +142,13 @@ const FLAGS: &[(&str, &[&str], i32, &[&str])] = &[
     ("kv_unknown", &["run", "--kv", "q4", "x"], 2, &["q4", "f16", "f32"]),
     ("backend_unknown", &["run", "-b", "abacus", "x"], 1, &["unknown backend `abacus`", "cpu, reference"]),
     ("pass_unknown", &["run", "--without", "fuse_everything", "x"], 1, &["fuse_everything", "fuse_dequant"]),
-    ("no_prompt", &["run"], 1, &["there is no prompt", "-f FILE"]),
+    ("no_prompt", &["run"], 2, &["PROMPT", "--file"]),
     ("two_prompts", &["run", "-f", "a.txt", "x"], 2, &["cannot be used with"]),
     ("prompt_file_absent", &["run", "-f", "no-such-file.txt"], 1, &["no-such-file.txt", "can't be read"]),
     ("system_without_chat", &["run", "--system", "s", "x"], 2, &["--chat"]),
     ("unknown_flag", &["run", "--frobnicate", "x"], 2, &["--frobnicate"]),
     ("unknown_command", &["frobnicate"], 2, &["frobnicate"]),
-    ("logits_no_prompt", &["logits"], 1, &["--tokens"]),
+    ("logits_no_prompt", &["logits"], 2, &["--tokens"]),
     ("logits_token_too_large", &["logits", "--tokens", "1,99999"], 1, &["token id 99999", "1024"]),
     ("logits_tokens_negative", &["logits", "--tokens=-1"], 2, &["-1"]),
     ("logits_tokens_empty", &["logits", "--tokens="], 2, &["--tokens"]),

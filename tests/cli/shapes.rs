@@ -65,7 +65,7 @@ const SHAPES: &[Shape] = &[
         &[
             ("/perplexity", "number"),
             ("/error", "number"),
-            ("/tokens", "64"),
+            ("/tokens", "62"),
             ("/chunks", "2"),
             ("/running/1", "number"),
         ],

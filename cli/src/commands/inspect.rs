@@ -41,6 +41,7 @@ struct Problem {
 
 impl Inspect {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
+        let threads = self.common.thread_count()?;
         let path = self.common.model_path()?;
         let gguf = Gguf::open(&path)?;
         // The header alone decides whether greta runs the model: its architecture, its shapes, its vocabulary.
@@ -49,7 +50,7 @@ impl Inspect {
             m.tokenizer().map(|_| ())
         });
         let why = runs.err().map(|e| e.to_string());
-        let problems = if self.check { Some(check(&gguf, self.common.thread_count()?)?) } else { None };
+        let problems = if self.check { Some(check(&gguf, threads)?) } else { None };
         if self.common.json {
             json::print(&as_json(&gguf, why.as_deref(), problems.as_deref()))?;
         } else {

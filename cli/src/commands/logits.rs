@@ -22,7 +22,7 @@ pub struct Logits {
     #[command(flatten)]
     prompt: Prompt,
     /// Token ids, taken as given
-    #[arg(long, value_name = "ID", value_delimiter = ',', conflicts_with = "source")]
+    #[arg(long, value_name = "ID", value_delimiter = ',', group = "source")]
     tokens: Option<Vec<u32>>,
     /// How many of the largest to print
     #[arg(long, value_name = "K", default_value_t = 10)]
@@ -38,12 +38,9 @@ impl Logits {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let text = self.prompt.read()?;
         let model = self.common.open()?;
-        let tokens = match (&self.tokens, text) {
-            (Some(ids), _) => ids.clone(),
-            (None, Some(text)) => session::encode(session::tokenizer(&model)?, &text)?,
-            (None, None) => {
-                anyhow::bail!("there is no prompt; give a text, -f FILE, - to read standard input, or --tokens IDS")
-            }
+        let tokens = match &self.tokens {
+            Some(ids) => ids.clone(),
+            None => session::encode(session::tokenizer(&model)?, &text)?,
         };
         let mut loaded = self.common.load(&model, self.common.engine_options())?;
         let guard = Guard::arm();

@@ -46,9 +46,7 @@ pub struct Run {
 
 impl Run {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let Some(text) = self.prompt.read()? else {
-            anyhow::bail!("there is no prompt; give a text, -f FILE, or - to read standard input");
-        };
+        let text = self.prompt.read()?;
         let mut sampler = self.generation.sampler()?;
         let options = self.generation.options(self.n)?;
         let model = self.common.open()?;

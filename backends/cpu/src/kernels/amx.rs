@@ -2,7 +2,8 @@
 //!
 //! The dots are the same integers that the vector instructions give, and the f32 work is the same code
 //! ([`super::matmul_int8`]), so the results are too. The intrinsics are not stable in Rust; five instructions of
-//! inline assembly are all it takes.
+//! inline assembly are all it takes. Formats with 16 values a scale stay with vectors: their dots of half a tile's depth
+//! cost as much as whole ones, which eats the gain.
 
 use super::matmul_int8::{Out, Record, finish};
 use super::unpack::{self, Kind};
@@ -16,7 +17,7 @@ pub const ROWS: usize = 16;
 /// Blocks whose dots are on their way while an earlier block's are used.
 const AHEAD: usize = 3;
 
-/// Tile registers configured for a kind, on this thread. Released when dropped.
+/// Tile registers configured on this thread. Released when dropped.
 pub struct Configured(());
 
 /// The operand of `ldtilecfg`.
@@ -34,13 +35,12 @@ impl Configured {
     ///
     /// # Safety
     /// The CPU has AMX and the system lets this process use it. The thread has no other configuration.
-    pub unsafe fn new<K: Kind>() -> Configured {
-        let values = if K::SUB16 { 16 } else { 32 };
+    pub unsafe fn new() -> Configured {
         let mut config = Config { palette: 1, start_row: 0, reserved: [0; 14], column_bytes: [0; 16], rows: [0; 16] };
         for tile in 0..8 {
             let (rows, bytes) = match tile {
-                0 | 1 => (ROWS, values),
-                2 | 3 => (values / 4, 64),
+                0 | 1 => (ROWS, 32),
+                2 | 3 => (8, 64),
                 _ => (ROWS, 64),
             };
             config.rows[tile] = rows as u8;
@@ -59,9 +59,9 @@ impl Drop for Configured {
     }
 }
 
-/// Whole tiles of rows against a flat panel, whose codes become signed on the way.
+/// Whole tiles of rows against a flat panel of a kind with one scale a block. Its codes become signed on the way.
 pub struct Tiles<'a, K> {
-    /// The tiles are this thread's, for this kind.
+    /// The tiles are this thread's.
     pub _tiles: &'a Configured,
     /// A flat panel.
     pub flat: *mut u8,
@@ -102,10 +102,9 @@ impl<K: Kind> Kernel for Tiles<'_, K> {
     }
 }
 
-/// A block's dots, of its two halves where a scale covers 16 values: `[half][row][lane]`.
-#[derive(Clone, Copy)]
+/// A block's dots, `[row][lane]`.
 #[repr(C, align(64))]
-struct Dots([[[i32; 16]; ROWS]; 2]);
+struct Dots([[i32; 16]; ROWS]);
 
 /// One tile of rows.
 ///
@@ -130,9 +129,8 @@ unsafe fn tile<S: Simd, K: Kind>(s: S, flat: *const u8, blocks: usize, x: *const
             let x = x.add(b * ROWS);
             let dots = ring.add(b % (AHEAD + 1)).cast::<i32>();
             unroll!(16: T < ROWS => {
-                let first = s.iload(dots.add(16 * T));
-                let second = if K::SUB16 { s.iload(dots.add(256 + 16 * T)) } else { s.isplat(0) };
-                acc[T] = finish::<S, K>(s, &o, [first, second], x.add(T), acc[T]);
+                let dots = [s.iload(dots.add(16 * T)), s.isplat(0)];
+                acc[T] = finish::<S, K>(s, &o, dots, x.add(T), acc[T]);
             });
         }
         unroll!(16: T < ROWS => { s.store_n(to.out.add(T * to.ldo), to.n, acc[T]); });
@@ -149,10 +147,7 @@ unsafe fn ask<K: Kind>(b: usize, flat: *const u8, x: *const Record, ring: *mut D
     unsafe {
         let (x, w) = (x.add(b * ROWS).cast::<u8>(), flat.add(b * K::FLAT));
         let dots = ring.add(b % (AHEAD + 1)).cast::<u8>();
-        if K::SUB16 {
-            dot::<0>(x, w, dots);
-            dot::<1>(x.add(16), w.add(256), dots.add(1024));
-        } else if b % 2 == 0 {
+        if b.is_multiple_of(2) {
             dot::<0>(x, w, dots);
         } else {
             dot::<1>(x, w, dots);

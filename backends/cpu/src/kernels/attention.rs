@@ -155,9 +155,9 @@ impl<E: Element> Kernel for Of<'_, E> {
                     };
                     let mut tile = [row(r, page); 8];
                     let mut see = tile[0].seen > 0;
-                    for i in 1..m {
-                        tile[i] = row(r + i, page);
-                        see &= tile[i].seen > 0;
+                    for (i, to) in tile.iter_mut().enumerate().take(m) {
+                        *to = row(r + i, page);
+                        see &= to.seen > 0;
                     }
                     let kv = (k, v, keys.cast_const(), values.cast_const());
                     let geometry = (hd, width, queries.scale);

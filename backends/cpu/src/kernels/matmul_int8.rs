@@ -38,6 +38,9 @@ pub struct Acts<'a> {
     pub k: usize,
 }
 
+/// Bytes by which a panel's lines are asked for ahead of their use when one row passes over it.
+const AHEAD: usize = 4096;
+
 /// From this many rows on, a panel is unpacked once and kept for all of them.
 const FLATTEN_FROM: usize = 4;
 
@@ -106,7 +109,8 @@ impl Job<'_> {
             level.run(Pack { acts, rows: rows.clone(), offset: (C::OFFSET, C::SUB16), few, to: x });
             #[cfg(target_arch = "x86_64")]
             // SAFETY: such a level is made only where tiles can be used; nothing else in this crate uses them.
-            let tiles = (level.has_tiles() && count >= amx::ROWS).then(|| unsafe { amx::Configured::new::<K>() });
+            let tiles =
+                (level.has_tiles() && !K::SUB16 && count >= amx::ROWS).then(|| unsafe { amx::Configured::new() });
             for i in panels {
                 let (panel, columns) = (weights.panel(i).as_ptr(), weights.rows(i));
                 // SAFETY: the caller vouches for `out`.
@@ -316,6 +320,7 @@ unsafe fn row<S: Simd, C: Codec, K: Kind>(s: S, panel: *const u8, k: usize, x: *
             let h = unpack::head::<S, C>(s, p);
             p = p.add(C::HEAD);
             for _ in 0..C::BLOCKS {
+                unroll!(16: L < C::BLOCK.div_ceil(64) => { s.prefetch(p.wrapping_add(AHEAD + 64 * L)); });
                 acc = step::<S, K>(s, &unpack::block::<S, C>(s, h, p), x, acc);
                 p = p.add(C::BLOCK);
                 x = x.add(1);

@@ -114,7 +114,7 @@ pub fn panel_bytes(dtype: DType, k: usize) -> Option<usize> {
         type Out = Option<usize>;
         fn with<C: Codec>(self) -> Option<usize> {
             let len = 32 * C::BLOCKS;
-            if self.0 % len != 0 {
+            if !self.0.is_multiple_of(len) {
                 return None;
             }
             (self.0 / len).checked_mul(C::HEAD + C::BLOCKS * C::BLOCK)

@@ -65,6 +65,12 @@ impl Simd for Avx2 {
     type B = I2;
     const TILE: usize = 4;
 
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: a hint that touches nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+
     halves! {
         fn splat(v: f32) -> F2 = _h => _mm256_set1_ps(v);
         fn add(a: F2, b: F2) -> F2 = h => _mm256_add_ps(a[h], b[h]);
@@ -80,7 +86,7 @@ impl Simd for Avx2 {
         fn keep(v: F2, n: usize, fill: f32) -> F2 = h =>
             _mm256_blendv_ps(_mm256_set1_ps(fill), v[h], _mm256_castsi256_ps(mask(h, n)));
         fn bits(v: F2) -> I2 = h => _mm256_castps_si256(v[h]);
-        fn from_bits(v: I2) -> F2 = h => _mm256_castsi256_ps(v[h]);
+        fn float_of_bits(v: I2) -> F2 = h => _mm256_castsi256_ps(v[h]);
         fn round(v: F2) -> I2 = h => _mm256_cvtps_epi32(v[h]);
         fn float(v: I2) -> F2 = h => _mm256_cvtepi32_ps(v[h]);
         fn isplat(v: i32) -> I2 = _h => _mm256_set1_epi32(v);

@@ -46,6 +46,12 @@ impl Simd for Avx512 {
     type B = __m512i;
     const TILE: usize = 16;
 
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: a hint that touches nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+
     ops! {
         fn splat(v: f32) -> __m512 = _mm512_set1_ps(v);
         fn add(a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
@@ -73,7 +79,7 @@ impl Simd for Avx512 {
             _mm_cvtss_f32(_mm_max_ss(d, _mm_movehdup_ps(d)))
         };
         fn bits(v: __m512) -> __m512i = _mm512_castps_si512(v);
-        fn from_bits(v: __m512i) -> __m512 = _mm512_castsi512_ps(v);
+        fn float_of_bits(v: __m512i) -> __m512 = _mm512_castsi512_ps(v);
         fn round(v: __m512) -> __m512i = _mm512_cvtps_epi32(v);
         fn float(v: __m512i) -> __m512 = _mm512_cvtepi32_ps(v);
         fn isplat(v: i32) -> __m512i = _mm512_set1_epi32(v);

@@ -32,5 +32,5 @@ pub fn exp<S: Simd>(s: S, x: S::F) -> S::F {
 /// 2^i for a normal result.
 #[inline(always)]
 fn power_of_two<S: Simd>(s: S, i: S::I) -> S::F {
-    s.from_bits(s.ishl::<23>(s.iadd(i, s.isplat(127))))
+    s.float_of_bits(s.ishl::<23>(s.iadd(i, s.isplat(127))))
 }

@@ -29,6 +29,12 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Token rows that a matmul tile holds in registers: 16, 8, 4, 2 or 1.
     const TILE: usize;
 
+    /// Asks for the cache line at `p`, which need not be readable.
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        let _ = p;
+    }
+
     /// All lanes `v`.
     fn splat(self, v: f32) -> Self::F;
     /// # Safety
@@ -87,7 +93,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// The lanes' bits.
     fn bits(self, v: Self::F) -> Self::I;
     /// The float with these bits.
-    fn from_bits(self, v: Self::I) -> Self::F;
+    fn float_of_bits(self, v: Self::I) -> Self::F;
     /// Converts to integer, ties to even. The lanes are in the range of i32.
     fn round(self, v: Self::F) -> Self::I;
     /// Converts to float, ties to even.

@@ -64,7 +64,7 @@ impl Simd for Portable {
         fn select_lt(x: F, y: F, a: F, b: F) -> F, 16 = i => if x[i] < y[i] { a[i] } else { b[i] };
         fn keep(v: F, n: usize, fill: f32) -> F, 16 = i => if i < n { v[i] } else { fill };
         fn bits(v: F) -> I, 16 = i => v[i].to_bits() as i32;
-        fn from_bits(v: I) -> F, 16 = i => f32::from_bits(v[i] as u32);
+        fn float_of_bits(v: I) -> F, 16 = i => f32::from_bits(v[i] as u32);
         fn round(v: F) -> I, 16 = i => v[i].round_ties_even() as i32;
         fn float(v: I) -> F, 16 = i => v[i] as f32;
         fn isplat(v: i32) -> I, 16 = _i => v;
