@@ -2,6 +2,7 @@
 //! only a second Ctrl-C ends the process.
 
 use crate::errors::INTERRUPTED;
+use crate::output::{self, Stream};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 const OFF: u8 = 0;
@@ -14,6 +15,10 @@ static STATE: AtomicU8 = AtomicU8::new(OFF);
 pub fn install() {
     let _ = ctrlc::set_handler(|| {
         if STATE.compare_exchange(ARMED, HIT, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            // The terminal has written `^C`; the shell's next prompt belongs on a line of its own.
+            if Stream::Err.is_terminal() {
+                output::say("");
+            }
             std::process::exit(INTERRUPTED.into());
         }
     });

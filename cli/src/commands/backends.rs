@@ -15,6 +15,7 @@ pub struct Backends {
 }
 
 impl Backends {
+    /// Runs the command.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let opened = BACKENDS.iter().map(|b| (b, b.open(&BackendOptions::default())));
         if self.json {

@@ -38,6 +38,7 @@ pub struct Bench {
 const STEP: usize = 512;
 
 impl Bench {
+    /// Runs the command.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let tests = self.tests()?;
         let longest = tests.iter().map(|t| t.n_prompt.max(t.n_gen)).max().unwrap_or(0);

@@ -45,6 +45,7 @@ const HELP: &str = "/help   this list\n/reset  forget the conversation, keep the
                     /system [TEXT]  set the system message, or show it\n/exit   quit (Ctrl-D does too)";
 
 impl Chat {
+    /// Runs the command.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let sampler = self.generation.sampler()?;
         let options = self.generation.options(self.n)?;

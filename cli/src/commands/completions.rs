@@ -18,6 +18,7 @@ pub struct Completions {
 }
 
 impl Completions {
+    /// Runs the command.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut super::Cli::command(), "greta", &mut script);

@@ -42,6 +42,7 @@ pub struct Graph {
 }
 
 impl Graph {
+    /// Runs the command.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let json = self.common.json;
         let model = self.common.open()?;

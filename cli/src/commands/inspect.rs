@@ -40,6 +40,7 @@ struct Problem {
 }
 
 impl Inspect {
+    /// Runs the command.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let threads = self.common.thread_count()?;
         let path = self.common.model_path()?;

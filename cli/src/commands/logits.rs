@@ -35,6 +35,7 @@ pub struct Logits {
 }
 
 impl Logits {
+    /// Runs the command.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let text = self.prompt.read()?;
         let model = self.common.open()?;

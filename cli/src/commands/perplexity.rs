@@ -37,6 +37,7 @@ const WINDOW: usize = 512;
 const ROWS: usize = 64;
 
 impl Perplexity {
+    /// Runs the command.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         if self.chunks == Some(0) {
             anyhow::bail!("--chunks 0: there is nothing to score; give 1 or more");

@@ -45,6 +45,7 @@ pub struct Run {
 }
 
 impl Run {
+    /// Runs the command.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let text = self.prompt.read()?;
         let mut sampler = self.generation.sampler()?;

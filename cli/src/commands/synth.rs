@@ -83,6 +83,7 @@ struct Shape {
 }
 
 impl Synth {
+    /// Runs the command.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         if self.output.exists() && !self.force {
             anyhow::bail!("{}: there is a file already; --force replaces it", self.output.display());
@@ -126,7 +127,8 @@ impl Synth {
 
     fn spec(&self) -> anyhow::Result<SynthSpec> {
         // clap has held both names against the same lists.
-        let preset = SynthSpec::preset(&self.preset).ok_or_else(|| anyhow::anyhow!("unknown preset `{}`", self.preset))?;
+        let preset =
+            SynthSpec::preset(&self.preset).ok_or_else(|| anyhow::anyhow!("unknown preset `{}`", self.preset))?;
         let mix = Mix::from_name(&self.mix).ok_or_else(|| anyhow::anyhow!("unknown mix `{}`", self.mix))?;
         let s = &self.shape;
         Ok(SynthSpec {

@@ -5,7 +5,7 @@
 //! inline assembly are all it takes. Formats with 16 values a scale stay with vectors: their dots of half a tile's depth
 //! cost as much as whole ones, which eats the gain.
 
-use super::matmul_int8::{Out, Record, finish};
+use super::int8_tile::{Out, Record, finish};
 use super::unpack::{self, Kind};
 use super::unroll;
 use crate::simd::{Kernel, Simd};

@@ -10,6 +10,7 @@ mod amx;
 pub mod attention;
 mod attention_tile;
 pub mod cache;
+mod int8_tile;
 pub mod matmul_exact;
 pub mod matmul_int8;
 pub mod panel;
