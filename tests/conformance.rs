@@ -1,16 +1,13 @@
 //! Every case of every op on every backend, judged by the op's own reference and bound.
 
 use crate::support::{Outcome, all, trial};
-use greta_backend::{
-    Backend, BackendError, Batch, CompileOptions, KvConfig, RowsWanted, SeqId, Want, WeightView, Weights,
-};
+use greta_backend::{Backend, CaseRunner};
 use greta_cpu::simd::Level;
 use greta_cpu::{Cpu, CpuOptions};
-use greta_graph::{Graph, GraphBuilder, Kind, Plan, StateRole, Value};
-use greta_ops::{Case, CaseInput, DType, HostTensor, Op, Precision, TensorDesc};
+use greta_ops::{Case, DType, HostTensor, Op, Precision};
 use greta_reference::Reference;
 use libtest_mimic::Trial;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub fn trials() -> Vec<Trial> {
@@ -50,89 +47,15 @@ fn backends() -> Vec<(String, Make)> {
     list
 }
 
-/// Constants of a case, by name.
-struct Constants(HashMap<String, (TensorDesc, Vec<u8>)>);
-
-impl Weights for Constants {
-    fn tensor(&self, name: &str) -> Result<WeightView<'_>, BackendError> {
-        match self.0.get(name) {
-            Some((desc, bytes)) => Ok(WeightView { desc: desc.clone(), bytes }),
-            None => Err(BackendError::Weight { tensor: name.into(), why: "is not part of the case".into() }),
-        }
-    }
-}
-
-/// Builds a graph of the one op; its caches are filled by cache writes.
-fn graph(case: &Case) -> Result<(Graph, Constants, usize), Outcome> {
-    let mut b = GraphBuilder::new();
-    let mut constants = HashMap::new();
-    let mut constant = |b: &mut GraphBuilder, name: String, t: &HostTensor, dtype: DType| -> Result<Value, Outcome> {
-        let desc = TensorDesc { dtype, ..t.desc() };
-        let v = b.weight(&name, desc.clone())?;
-        constants.insert(name, (desc, t.to_bytes(dtype)));
-        Ok(v)
-    };
-    let (mut ins, mut slots) = (Vec::new(), 0);
-    for (i, input) in case.ins.iter().enumerate() {
-        ins.push(match input {
-            CaseInput::Value(t, dtype) => constant(&mut b, format!("in{i}"), t, *dtype)?,
-            CaseInput::Cache(t, dtype) => {
-                slots = t.rows();
-                let (role, heads) = match &case.op {
-                    Op::Attention(a) if i == 2 => (StateRole::Values, a.kv_heads),
-                    Op::Attention(a) => (StateRole::Keys, a.kv_heads),
-                    _ => (StateRole::Keys, 1),
-                };
-                let cache = b.state(&format!("cache{i}"), role, heads, t.cols() / heads, *dtype)?;
-                let rows = constant(&mut b, format!("rows{i}"), t, DType::F32)?;
-                let at = HostTensor::int(&[slots], (0..slots as i32).collect());
-                let at = constant(&mut b, format!("slots{i}"), &at, DType::I32)?;
-                b.op(format!("filled{i}"), greta_ops::CacheWrite {}, &[cache, rows, at])?
-            }
-        });
-    }
-    let out = b.op("out", case.op.clone(), &ins)?;
-    for i in 0..b.graph().node(out.node).outs.len() as u8 {
-        b.output(out.output(i));
-    }
-    Ok((b.finish()?, Constants(constants), slots))
-}
-
 fn run(case: &Case, backend: &dyn Backend) -> Result<(), String> {
-    let (graph, constants, slots) = graph(case).map_err(text)?;
-    let descs: Vec<TensorDesc> = match graph.nodes().last() {
-        Some((_, n)) if matches!(n.kind, Kind::Op(_)) => n.outs.to_vec(),
-        _ => return Err("no op".into()),
-    };
-    let sizes = CompileOptions { max_tokens: slots.max(1), max_rows: 1, progress: None };
-    let exe = backend.compile(Plan::new(graph), Arc::new(constants), sizes).map_err(|e| e.to_string())?;
-    let mut session = exe.session(KvConfig { context: slots.max(1), sequences: 1 }).map_err(|e| e.to_string())?;
-    let mut batch = Batch::default();
-    batch.append(session.kv(), SeqId(0), &vec![0; slots.max(1)], RowsWanted::None).map_err(|e| e.to_string())?;
-    let got = session.run(&batch, Want::Nothing).map_err(|e| e.to_string())?.values;
-
-    // The reference sees what a device would hold: operands rounded to their stored types.
-    let ins: Vec<HostTensor> = case
-        .ins
-        .iter()
-        .map(|i| match i {
-            CaseInput::Value(t, d) | CaseInput::Cache(t, d) => HostTensor::from_bytes(&t.shape, *d, &t.to_bytes(*d)),
-        })
-        .collect();
-    let ins: Vec<&HostTensor> = ins.iter().collect();
-    let want = case.op.spec().reference(&ins);
-    let bounds = case.op.spec().error_bound(&ins, &want, Precision::F32);
+    let mut runner = CaseRunner::new(case, backend).map_err(|e| e.to_string())?;
+    let got = runner.run().map_err(|e| e.to_string())?;
+    let want = case.op.spec().reference(&case.stored().iter().collect::<Vec<_>>());
+    let bounds = case.op.spec().error_bound(&case.stored().iter().collect::<Vec<_>>(), &want, Precision::F32);
     for (i, ((got, want), bound)) in got.iter().zip(&want).zip(&bounds).enumerate() {
-        judge(&got.1, want, bound, descs[i].dtype).map_err(|e| format!("output {i}: {e}"))?;
+        judge(got, want, bound, runner.outputs()[i].dtype).map_err(|e| format!("output {i}: {e}"))?;
     }
     if got.len() != want.len() { Err(format!("{} outputs, expected {}", got.len(), want.len())) } else { Ok(()) }
-}
-
-fn text(o: Outcome) -> String {
-    match o {
-        Outcome::Failed(t) => t,
-        Outcome::Lacks(n, _) => n.install.into(),
-    }
 }
 
 /// NaN first, then every element against its bound.

@@ -4,11 +4,13 @@
 //! cache and run batches. Backends know no model; a buffer never leaves its backend.
 
 mod batch;
+mod case;
 mod error;
 mod kv;
 mod traits;
 
 pub use batch::{Batch, RowsWanted, StepOut, Want};
+pub use case::CaseRunner;
 pub use error::BackendError;
 pub use kv::{KvConfig, KvError, KvOps, PageTable, SeqId};
 pub use traits::{Backend, CompileOptions, Executable, Session, WeightView, Weights};

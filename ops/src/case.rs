@@ -45,6 +45,14 @@ impl Case {
         Case { name: name.into(), op: op.into(), ins }
     }
 
+    /// The operands as a device holds them: rounded to their stored types. References judge by these.
+    pub fn stored(&self) -> Vec<HostTensor> {
+        let stored = |i: &CaseInput| match i {
+            CaseInput::Value(t, d) | CaseInput::Cache(t, d) => HostTensor::from_bytes(&t.shape, *d, &t.to_bytes(*d)),
+        };
+        self.ins.iter().map(stored).collect()
+    }
+
     /// `<op>/<name>`.
     pub fn title(&self) -> String {
         format!("{}/{}", self.op.spec().name(), self.name)

@@ -110,12 +110,11 @@ impl OpSpec for MatMul {
         for t in weight_types() {
             // Row counts that are no multiple of a panel; one shape of one super-block, one of several.
             for (n, k, m) in [(17, 256, 1), (40, 512, 3), (16, 1024, 9)] {
-                let (w, x) = (weights(13, t, n, k), normal(14, &[m, k]));
-                let name = format!("{}_{n}x{k}x{m}", t.name().to_lowercase());
                 if t.is_quantized() {
-                    cases.push(int8_case(format!("{name}_int8"), w.clone(), &x));
+                    cases.push(MatMul::case(t, [n, k, m]));
                 }
-                cases.push(Case::new(name, MatMul {}, vec![w, x]));
+                let name = format!("{}_{n}x{k}x{m}", t.name().to_lowercase());
+                cases.push(Case::new(name, MatMul {}, vec![weights(13, t, n, k), normal(14, &[m, k])]));
             }
         }
         let mut x = normal(15, &[2, 64]);
@@ -124,6 +123,15 @@ impl OpSpec for MatMul {
         }
         cases.push(int8_case("nan_reaches_every_output".into(), weights(16, DType::Q8_0, 20, 64), &x));
         cases
+    }
+}
+
+impl MatMul {
+    /// A case of `[rows of weights, values in a row, tokens]`: int8 where the weights are quantised.
+    pub fn case(dtype: DType, [n, k, m]: [usize; 3]) -> Case {
+        let (w, x) = (weights(13, dtype, n, k), normal(14, &[m, k]));
+        let name = format!("{}_{n}x{k}x{m}", dtype.name().to_lowercase());
+        if dtype.is_quantized() { int8_case(format!("{name}_int8"), w, &x) } else { Case::new(name, MatMul {}, vec![w, x]) }
     }
 }
 

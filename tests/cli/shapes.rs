@@ -156,7 +156,7 @@ fn fits(value: &Value, kind: &str) -> bool {
         "number" => value.is_number(),
         "string" => value.is_string(),
         "object" => value.is_object(),
-        literal => value.to_string() == literal,
+        literal => serde_json::from_str::<Value>(literal).is_ok_and(|wanted| *value == wanted),
     }
 }
 

@@ -41,6 +41,13 @@ pub(super) fn bad_specs() -> Outcome {
         assert!(error.starts_with(message), "{error:?} was expected to start with {message:?}");
     }
     assert_eq!(fs::read_dir(dir.path())?.count(), 0);
+    #[cfg(unix)]
+    {
+        let socket = dir.path().join("socket");
+        let _held = std::os::unix::net::UnixListener::bind(&socket)?;
+        let error = make(&preset("tiny"), &socket).expect_err("a socket").to_string();
+        assert!(error.contains("it is a device, pipe or socket"), "{error:?}");
+    }
     Ok(())
 }
 

@@ -19,8 +19,11 @@ impl<'a> Part<'a> {
     pub(super) fn create(target: &'a Path) -> Result<(Part<'a>, File), SynthError> {
         let refuse = |why| SynthError::Target { path: target.to_owned(), why };
         let name = target.file_name().ok_or_else(|| refuse("the path does not end in a file name"))?;
-        if target.is_dir() {
-            return Err(refuse("it is a directory"));
+        // Renaming would put a file in the place of a device or pipe instead of writing to it.
+        match fs::metadata(target) {
+            Ok(m) if m.is_dir() => return Err(refuse("it is a directory")),
+            Ok(m) if !m.is_file() => return Err(refuse("it is a device, pipe or socket; name a regular file")),
+            _ => {}
         }
         // Two runs of one process or of two can have the same target: each finds a name of its own.
         for n in 0u64.. {

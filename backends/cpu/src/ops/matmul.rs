@@ -11,7 +11,7 @@ use greta_ops::{ACT_BLOCK, Bindings, DType, Dim};
 use std::ops::Range;
 
 /// A chunk has at least this many panels where there are as many: activations are brought into form once a chunk.
-const LEAST: usize = 4;
+const LEAST: usize = 8;
 
 pub(super) fn lower(l: Lowering) -> Box<dyn Kernel> {
     let base = Base {
