@@ -3,7 +3,7 @@
 
 use crate::support::{Outcome, all, cpu, engine, golden, json, smollm2, trial};
 use greta_models::sampling::{Sampler, SamplerConfig};
-use greta_models::{Arithmetic, Context, EngineOptions, GenerateOptions, tokenizer::EncodeOptions};
+use greta_models::{Arithmetic, Context, EngineOptions, GenerateOptions, perplexity, tokenizer::EncodeOptions};
 use greta_ops::DType;
 use libtest_mimic::Trial;
 use serde_json::Value;
@@ -32,6 +32,15 @@ pub fn trials() -> Vec<Trial> {
             list.push(trial(format!("golden/exact/smollm2-{quant}-kv-{kv}"), move || smollm2_exact(quant, kv)));
         }
         list.push(trial(format!("golden/int8/smollm2-{quant}"), move || smollm2_int8(quant)));
+    }
+    // llama.cpp's figures for these files; the exact one is that of the dequantised weights.
+    for (quant, arith, want, within) in [
+        ("Q4_1", Arithmetic::Int8, 15.810, 5e-3),
+        ("Q4_K_M", Arithmetic::Int8, 16.875, 5e-3),
+        ("Q4_1", Arithmetic::Exact, 15.775, 1e-3),
+    ] {
+        let name = format!("golden/perplexity/smollm2-{quant}-{arith}");
+        list.push(trial(name, move || score(quant, arith, want, within)));
     }
     list
 }
@@ -154,4 +163,18 @@ fn smollm2_int8(quant: &str) -> Result<(), Outcome> {
         failures.push(format!("spread of top-20 logit errors {got:.4}, limit {limit:.4}"));
     }
     all(failures)
+}
+
+fn score(quant: &str, arith: Arithmetic, want: f64, within: f64) -> Result<(), Outcome> {
+    let text = std::fs::read_to_string(golden("text/licenses.txt")?)?;
+    let options = EngineOptions { arith, max_rows: 128, ..EngineOptions::default() };
+    let engine = engine(&smollm2(quant)?, &cpu(2)?, &options)?;
+    let tokens = engine.model().tokenizer()?.encode(&text, EncodeOptions { add_special: false, parse_special: false })?;
+    let got = perplexity(&mut engine.context()?, &tokens, None, 512, Some(40), &mut |_, _| true)?;
+    eprintln!("smollm2 {quant} {arith}: perplexity {:.4} over {} tokens, expected {want}", got.perplexity, got.tokens);
+    if (got.perplexity / want - 1.0).abs() <= within && got.chunks == 40 {
+        Ok(())
+    } else {
+        Err(Outcome::Failed(format!("perplexity {:.4}, expected {want} within {within}", got.perplexity)))
+    }
 }

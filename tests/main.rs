@@ -3,6 +3,7 @@
 
 mod alloc;
 mod chat;
+mod cli;
 mod conformance;
 mod gguf;
 mod golden;
@@ -37,6 +38,7 @@ fn main() {
         trace_rows::trials(),
         synth::trials(),
         tidy::trials(),
+        cli::trials(),
     ];
     libtest_mimic::run(&args, trials.into_iter().flatten().collect()).exit();
 }
