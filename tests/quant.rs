@@ -95,7 +95,7 @@ fn constants(dtype: DType) -> Result<(), Failed> {
     check(f.f16_at.len() == 1 + usize::from(f.has_min), || format!("f16 scales at {:?}", f.f16_at))?;
     // The parts keep their promises on any bytes: codes fit their bits, unused entries are zero.
     for (n, block) in v.blocks.chunks_exact(v.block_bytes).enumerate() {
-        let p = (f.parts)(block);
+        let p = f.parts(block);
         let used = v.block_len / f.sub;
         let fits = p.codes[..v.block_len].iter().all(|&code| u32::from(code) < 1 << f.bits);
         let unused = p.codes[v.block_len..].iter().all(|&c| c == 0)
@@ -127,7 +127,7 @@ fn dequantize(dtype: DType) -> Result<(), Failed> {
     }
     if let Some(f) = quant::format(dtype) {
         for (n, block) in v.blocks.chunks_exact(v.block_bytes).enumerate() {
-            let parts = (f.parts)(block);
+            let parts = f.parts(block);
             for i in 0..v.block_len {
                 same("value", n * v.block_len + i, f.value(&parts, i))?;
             }
@@ -161,7 +161,7 @@ fn random(dtype: DType) -> Result<(), Failed> {
         if let Some(f) = quant::format(dtype) {
             let mut seen = [false; 256];
             for block in row.chunks_exact(dtype.block_bytes()) {
-                (f.parts)(block).codes[..dtype.block_len()].iter().for_each(|&code| seen[usize::from(code)] = true);
+                f.parts(block).codes[..dtype.block_len()].iter().for_each(|&code| seen[usize::from(code)] = true);
             }
             let codes = seen.iter().filter(|&&s| s).count();
             // Q8_0 leaves out −128, as quantisers do.

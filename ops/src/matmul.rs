@@ -149,7 +149,7 @@ fn unrounded(dtype: DType, row: &[u8]) -> Vec<f64> {
     let Some(f) = quant::format(dtype) else { return Vec::new() };
     let mut out = Vec::new();
     for block in row.chunks_exact(dtype.block_bytes()) {
-        let parts = (f.parts)(block);
+        let parts = f.parts(block);
         out.extend((0..dtype.block_len()).map(|i| {
             let g = i / f.sub;
             let scaled =
@@ -165,7 +165,7 @@ fn int8_slack(dtype: DType, row: &[u8], codes: &[f64], scales: &[f64], p: Precis
     let Some(f) = quant::format(dtype) else { return 0.0 };
     let (mut total, mut terms) = (0.0, 0usize);
     for (b, block) in row.chunks_exact(dtype.block_bytes()).enumerate() {
-        let parts = (f.parts)(block);
+        let parts = f.parts(block);
         for sub in (0..dtype.block_len()).step_by(ACT_BLOCK) {
             let at = b * dtype.block_len() + sub;
             let (mut dot, mut min) = (0.0, 0.0);

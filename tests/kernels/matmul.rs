@@ -71,7 +71,7 @@ pub fn panels_unpack_exactly() -> Vec<String> {
             let (each, blocks) = (dtype.block_bytes(), k / dtype.block_len());
             for row in 0..n {
                 for b in 0..blocks {
-                    let want = (quant::format(dtype).unwrap().parts)(&w.bytes[(row * blocks + b) * each..][..each]);
+                    let want = quant::format(dtype).unwrap().parts(&w.bytes[(row * blocks + b) * each..][..each]);
                     let got = repack::panel_parts(dtype, w.view().panel(row / 16), row % 16, b).unwrap();
                     if got != want {
                         bad.push(format!("{dtype} [{n}, {k}] row {row} block {b}: not the file's parts"));
@@ -161,7 +161,7 @@ fn int8_reference(w: &Weights, x: &Codes, t: usize, j: usize) -> (f64, f64) {
     let (len, each) = (w.dtype.block_len(), w.dtype.block_bytes());
     let (mut sum, mut size) = (0.0, 0.0);
     for b in 0..w.k / len {
-        let parts = (format.parts)(&w.bytes[(j * (w.k / len) + b) * each..][..each]);
+        let parts = format.parts(&w.bytes[(j * (w.k / len) + b) * each..][..each]);
         for sub in 0..len / format.sub {
             let at = t * w.k + b * len + sub * format.sub;
             let scale = f64::from(x.scales[at / 32]);

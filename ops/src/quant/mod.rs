@@ -48,10 +48,10 @@ pub struct Format {
     pub has_min: bool,
     /// Where in a block its f16 scales begin: `d`, then that of the minima where the format has them.
     pub f16_at: &'static [usize],
-    /// Takes a block apart. Entries past the block's length are left zero.
+    /// Takes a block apart into parts that are all zero or hold another block of this format.
     ///
     /// Any bytes are a valid block. Panics unless there are exactly `dtype.block_bytes()` of them.
-    pub parts: fn(block: &[u8]) -> Parts,
+    pub read: fn(block: &[u8], parts: &mut Parts),
     /// Fills a block with random codes and scales whose dequantised values have about this standard deviation and
     /// mean zero. Every byte is written; `d` is finite.
     ///
@@ -82,22 +82,27 @@ impl Parts {
     }
 
     /// For formats whose blocks have one scale and no integer scales.
-    fn one_scale(d: f32) -> Parts {
-        let mut p = Parts::zero(d, 0.0);
-        p.scales[0] = 1;
-        p
+    fn one_scale(&mut self, d: f32) {
+        self.d = d;
+        self.scales[0] = 1;
     }
 
     /// For formats whose blocks have one scale, one minimum and no integer scales.
-    fn one_scale_and_min(d: f32, dmin: f32) -> Parts {
-        let mut p = Parts::zero(d, dmin);
-        p.scales[0] = 1;
-        p.mins[0] = 1;
-        p
+    fn one_scale_and_min(&mut self, d: f32, dmin: f32) {
+        self.one_scale(d);
+        self.dmin = dmin;
+        self.mins[0] = 1;
     }
 }
 
 impl Format {
+    /// A block taken apart. Entries past the block's length are zero.
+    pub fn parts(&self, block: &[u8]) -> Parts {
+        let mut p = Parts::zero(0.0, 0.0);
+        (self.read)(block, &mut p);
+        p
+    }
+
     /// The `i`-th value of a block, by the module's formula.
     ///
     /// Panics if `i` is not below 256; a value past the block's length means nothing.
@@ -112,7 +117,7 @@ impl Format {
     /// Panics unless `block` is exactly one block and `out` has room for exactly its values.
     pub fn dequantize(&self, block: &[u8], out: &mut [f32]) {
         assert_eq!(out.len(), self.dtype.block_len(), "values of a {} block", self.dtype);
-        let parts = (self.parts)(block);
+        let parts = self.parts(block);
         let subs = parts.codes.chunks_exact(self.sub).zip(out.chunks_exact_mut(self.sub));
         for (j, (codes, out)) in subs.enumerate() {
             let scale = parts.d * f32::from(parts.scales[j]);

@@ -7,11 +7,11 @@ use crate::DType;
 
 /// Q2_K's description.
 pub(super) const FORMAT: Format =
-    Format { dtype: DType::Q2_K, bits: 2, sub: 16, offset: 0, has_min: true, f16_at: &[80, 82], parts, random };
+    Format { dtype: DType::Q2_K, bits: 2, sub: 16, offset: 0, has_min: true, f16_at: &[80, 82], read, random };
 
-fn parts(block: &[u8]) -> Parts {
+fn read(block: &[u8], p: &mut Parts) {
     let block: &[u8; 84] = sized(block);
-    let mut p = Parts::zero(get_f16(block, 80), get_f16(block, 82));
+    *p = Parts::zero(get_f16(block, 80), get_f16(block, 82));
     for (j, byte) in block[..16].iter().enumerate() {
         p.scales[j] = (byte & 15) as i8;
         p.mins[j] = byte >> 4;
@@ -20,7 +20,6 @@ fn parts(block: &[u8]) -> Parts {
     for (bytes, codes) in block[16..80].chunks_exact(32).zip(p.codes.chunks_exact_mut(128)) {
         pack::planes(bytes, 2, 0, codes);
     }
-    p
 }
 
 fn random(rng: &mut Rng, std: f32, block: &mut [u8]) {

@@ -7,11 +7,11 @@ use crate::DType;
 
 /// Q3_K's description.
 pub(super) const FORMAT: Format =
-    Format { dtype: DType::Q3_K, bits: 3, sub: 16, offset: 4, has_min: false, f16_at: &[108], parts, random };
+    Format { dtype: DType::Q3_K, bits: 3, sub: 16, offset: 4, has_min: false, f16_at: &[108], read, random };
 
-fn parts(block: &[u8]) -> Parts {
+fn read(block: &[u8], p: &mut Parts) {
     let block: &[u8; 110] = sized(block);
-    let mut p = Parts::zero(get_f16(block, 108), 0.0);
+    *p = Parts::zero(get_f16(block, 108), 0.0);
     // Eight bytes hold the scales' low nibbles, four bytes their upper two bits.
     let mut scales = [0; 16];
     pack::nibbles(&block[96..104], &mut scales);
@@ -21,7 +21,6 @@ fn parts(block: &[u8]) -> Parts {
         pack::planes(bytes, 2, 0, codes);
     }
     pack::planes(&block[..32], 1, 2, &mut p.codes);
-    p
 }
 
 fn random(rng: &mut Rng, std: f32, block: &mut [u8]) {

@@ -6,13 +6,12 @@ use crate::DType;
 
 /// Q4_0's description.
 pub(super) const FORMAT: Format =
-    Format { dtype: DType::Q4_0, bits: 4, sub: 32, offset: 8, has_min: false, f16_at: &[0], parts, random };
+    Format { dtype: DType::Q4_0, bits: 4, sub: 32, offset: 8, has_min: false, f16_at: &[0], read, random };
 
-fn parts(block: &[u8]) -> Parts {
+fn read(block: &[u8], p: &mut Parts) {
     let block: &[u8; 18] = sized(block);
-    let mut p = Parts::one_scale(get_f16(block, 0));
+    p.one_scale(get_f16(block, 0));
     pack::nibbles(&block[2..], &mut p.codes[..32]);
-    p
 }
 
 fn random(rng: &mut Rng, std: f32, block: &mut [u8]) {

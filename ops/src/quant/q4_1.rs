@@ -6,14 +6,13 @@ use crate::DType;
 
 /// Q4_1's description.
 pub(super) const FORMAT: Format =
-    Format { dtype: DType::Q4_1, bits: 4, sub: 32, offset: 0, has_min: true, f16_at: &[0, 2], parts, random };
+    Format { dtype: DType::Q4_1, bits: 4, sub: 32, offset: 0, has_min: true, f16_at: &[0, 2], read, random };
 
-fn parts(block: &[u8]) -> Parts {
+fn read(block: &[u8], p: &mut Parts) {
     let block: &[u8; 20] = sized(block);
     // The block stores what is added; adding m and subtracting −m are the same operation, to the bit.
-    let mut p = Parts::one_scale_and_min(get_f16(block, 0), -get_f16(block, 2));
+    p.one_scale_and_min(get_f16(block, 0), -get_f16(block, 2));
     pack::nibbles(&block[4..], &mut p.codes[..32]);
-    p
 }
 
 fn random(rng: &mut Rng, std: f32, block: &mut [u8]) {

@@ -7,16 +7,15 @@ use crate::DType;
 
 /// Q4_K's description.
 pub(super) const FORMAT: Format =
-    Format { dtype: DType::Q4_K, bits: 4, sub: 32, offset: 0, has_min: true, f16_at: &[0, 2], parts, random };
+    Format { dtype: DType::Q4_K, bits: 4, sub: 32, offset: 0, has_min: true, f16_at: &[0, 2], read, random };
 
-fn parts(block: &[u8]) -> Parts {
+fn read(block: &[u8], p: &mut Parts) {
     let block: &[u8; 144] = sized(block);
-    let mut p = header(block);
+    *p = header(block);
     // 32 bytes hold 64 values, low nibbles first.
     for (bytes, codes) in block[16..].chunks_exact(32).zip(p.codes.chunks_exact_mut(64)) {
         pack::nibbles(bytes, codes);
     }
-    p
 }
 
 fn random(rng: &mut Rng, std: f32, block: &mut [u8]) {

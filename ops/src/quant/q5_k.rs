@@ -8,17 +8,16 @@ use crate::DType;
 
 /// Q5_K's description.
 pub(super) const FORMAT: Format =
-    Format { dtype: DType::Q5_K, bits: 5, sub: 32, offset: 0, has_min: true, f16_at: &[0, 2], parts, random };
+    Format { dtype: DType::Q5_K, bits: 5, sub: 32, offset: 0, has_min: true, f16_at: &[0, 2], read, random };
 
-fn parts(block: &[u8]) -> Parts {
+fn read(block: &[u8], p: &mut Parts) {
     let block: &[u8; 176] = sized(block);
-    let mut p = header(block);
+    *p = header(block);
     for (bytes, codes) in block[48..].chunks_exact(32).zip(p.codes.chunks_exact_mut(64)) {
         pack::nibbles(bytes, codes);
     }
     // Bit k of byte j belongs to value 32·k + j.
     pack::planes(&block[16..48], 1, 4, &mut p.codes);
-    p
 }
 
 fn random(rng: &mut Rng, std: f32, block: &mut [u8]) {

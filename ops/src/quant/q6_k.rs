@@ -7,11 +7,11 @@ use crate::DType;
 
 /// Q6_K's description.
 pub(super) const FORMAT: Format =
-    Format { dtype: DType::Q6_K, bits: 6, sub: 16, offset: 32, has_min: false, f16_at: &[208], parts, random };
+    Format { dtype: DType::Q6_K, bits: 6, sub: 16, offset: 32, has_min: false, f16_at: &[208], read, random };
 
-fn parts(block: &[u8]) -> Parts {
+fn read(block: &[u8], p: &mut Parts) {
     let block: &[u8; 210] = sized(block);
-    let mut p = Parts::zero(get_f16(block, 208), 0.0);
+    *p = Parts::zero(get_f16(block, 208), 0.0);
     for (scale, &byte) in p.scales.iter_mut().zip(&block[192..208]) {
         *scale = byte as i8;
     }
@@ -21,7 +21,6 @@ fn parts(block: &[u8]) -> Parts {
         pack::nibbles(low, codes);
         pack::planes(high, 2, 4, codes);
     }
-    p
 }
 
 fn random(rng: &mut Rng, std: f32, block: &mut [u8]) {

@@ -6,15 +6,14 @@ use crate::DType;
 
 /// Q8_0's description. A code is the stored byte + 128, so that codes are unsigned here too.
 pub(super) const FORMAT: Format =
-    Format { dtype: DType::Q8_0, bits: 8, sub: 32, offset: 128, has_min: false, f16_at: &[0], parts, random };
+    Format { dtype: DType::Q8_0, bits: 8, sub: 32, offset: 128, has_min: false, f16_at: &[0], read, random };
 
-fn parts(block: &[u8]) -> Parts {
+fn read(block: &[u8], p: &mut Parts) {
     let block: &[u8; 34] = sized(block);
-    let mut p = Parts::one_scale(get_f16(block, 0));
+    p.one_scale(get_f16(block, 0));
     for (code, byte) in p.codes.iter_mut().zip(&block[2..]) {
         *code = byte ^ 0x80;
     }
-    p
 }
 
 fn random(rng: &mut Rng, std: f32, block: &mut [u8]) {

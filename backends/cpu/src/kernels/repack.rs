@@ -69,7 +69,7 @@ impl WithCodec for Quantised<'_> {
         let supers = self.out.chunks_exact_mut(C::HEAD + C::BLOCKS * C::BLOCK);
         for (i, out) in supers.enumerate() {
             for (row, parts) in self.rows.chunks_exact(self.row_bytes).zip(&mut parts) {
-                *parts = (self.format.parts)(&row[i * bytes..][..bytes]);
+                (self.format.read)(&row[i * bytes..][..bytes], parts);
             }
             let (head, blocks) = out.split_at_mut(C::HEAD);
             for (to, parts) in head[..32].as_chunks_mut().0.iter_mut().zip(&parts) {
