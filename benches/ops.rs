@@ -3,7 +3,7 @@
 //!   cargo bench --bench ops -- matmul
 
 use criterion::{Criterion, Throughput};
-use greta::{backend, BackendOptions};
+use greta::{BackendOptions, backend};
 use greta_backend::CaseRunner;
 use greta_ops::{Bindings, DType, MatMul, Op};
 

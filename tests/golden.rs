@@ -169,7 +169,8 @@ fn score(quant: &str, arith: Arithmetic, want: f64, within: f64) -> Result<(), O
     let text = std::fs::read_to_string(golden("text/licenses.txt")?)?;
     let options = EngineOptions { arith, max_rows: 128, ..EngineOptions::default() };
     let engine = engine(&smollm2(quant)?, &cpu(2)?, &options)?;
-    let tokens = engine.model().tokenizer()?.encode(&text, EncodeOptions { add_special: false, parse_special: false })?;
+    let tokens =
+        engine.model().tokenizer()?.encode(&text, EncodeOptions { add_special: false, parse_special: false })?;
     let got = perplexity(&mut engine.context()?, &tokens, None, 512, Some(40), &mut |_, _| true)?;
     eprintln!("smollm2 {quant} {arith}: perplexity {:.4} over {} tokens, expected {want}", got.perplexity, got.tokens);
     if (got.perplexity / want - 1.0).abs() <= within && got.chunks == 40 {

@@ -44,7 +44,9 @@ fn config() -> Config {
 }
 
 fn small() -> Result<Graph, Outcome> {
-    let dtype = |name: &str| Some(if name.ends_with("_norm.weight") || name.starts_with("rope") { DType::F32 } else { DType::Q4_K });
+    let dtype = |name: &str| {
+        Some(if name.ends_with("_norm.weight") || name.starts_with("rope") { DType::F32 } else { DType::Q4_K })
+    };
     Ok(llama::build(&config(), dtype, DType::F16)?)
 }
 
@@ -53,7 +55,11 @@ fn snapshots() -> Result<(), Outcome> {
     let (int8, _) = Pipeline::int8().run(&graph)?;
     let (exact, _) = Pipeline::exact().run(&graph)?;
     let plan = Plan::new(int8.clone());
-    let sizes = format!("512 tokens, 8 rows: {} bytes of buffers, {} alive at most", plan.buffer_bytes(512, 8), plan.live_bytes(512, 8));
+    let sizes = format!(
+        "512 tokens, 8 rows: {} bytes of buffers, {} alive at most",
+        plan.buffer_bytes(512, 8),
+        plan.live_bytes(512, 8)
+    );
     let mut settings = insta::Settings::clone_current();
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
@@ -92,7 +98,12 @@ fn verifier() -> Result<(), Outcome> {
         ("head count", "\"kv_heads\": 2", "\"kv_heads\": 3", "key-value heads"),
         ("input's name", "\"name\": \"slots\"", "\"name\": \"slotz\"", "is not `slots`"),
         ("state's heads", "\"heads\": 2,", "\"heads\": 3,", "3 heads"),
-        ("a weight without constants", "\"tensor\": \"output_norm.weight\"", "\"tensor\": \"x\", \"rows\": {\"start\": 0, \"end\": 7}", "takes rows"),
+        (
+            "a weight without constants",
+            "\"tensor\": \"output_norm.weight\"",
+            "\"tensor\": \"x\", \"rows\": {\"start\": 0, \"end\": 7}",
+            "takes rows",
+        ),
     ];
     let mut failures = Vec::new();
     for (name, from, to, says) in cases {
@@ -126,7 +137,8 @@ fn verifier() -> Result<(), Outcome> {
 fn outputs_refuse_fusion() -> Result<(), Outcome> {
     let graph = small()?.with_outputs(&["blk.0.ffn_norm"])?;
     let (g, log) = Pipeline::int8().run(&graph)?;
-    let refused = log.events.iter().any(|e| e.refused.as_deref().is_some_and(|r| r.contains("`blk.0.ffn_norm` is an output")));
+    let refused =
+        log.events.iter().any(|e| e.refused.as_deref().is_some_and(|r| r.contains("`blk.0.ffn_norm` is an output")));
     match (g.find("blk.0.ffn_norm"), g.find("blk.0.attn_norm"), refused) {
         (Some(_), None, true) => Ok(()),
         other => Err(Outcome::Failed(format!("{other:?}\n{:?}", log.events))),
@@ -175,7 +187,8 @@ fn plan_property() -> Result<(), Outcome> {
         prop_assert!(plan.buffer_bytes(8, 1) >= plan.live_bytes(8, 1));
         Ok(())
     };
-    let strategy = (proptest::collection::vec((0..50usize, 0..50usize), 0..40), proptest::collection::vec(0..50usize, 1..4));
+    let strategy =
+        (proptest::collection::vec((0..50usize, 0..50usize), 0..40), proptest::collection::vec(0..50usize, 1..4));
     let mut runner = TestRunner::new(PropConfig { cases: 256, failure_persistence: None, ..PropConfig::default() });
     runner.run(&strategy, run).map_err(|e| Outcome::Failed(e.to_string()))
 }
@@ -191,7 +204,13 @@ fn on_and_off(mix: &str, arith: Arithmetic) -> Result<(), Outcome> {
     let logits = |without: Vec<String>| -> Result<(Vec<u32>, usize), Outcome> {
         let engine: Engine = engine(&model, &backend, &EngineOptions { arith, without, ..EngineOptions::default() })?;
         let rewrites = engine.pass_log().events.iter().filter(|e| e.refused.is_none()).count();
-        let bits = engine.context()?.prefill(&tokens, &mut |_, _| true)?.unwrap_or_default().iter().map(|x| x.to_bits()).collect();
+        let bits = engine
+            .context()?
+            .prefill(&tokens, &mut |_, _| true)?
+            .unwrap_or_default()
+            .iter()
+            .map(|x| x.to_bits())
+            .collect();
         Ok((bits, rewrites))
     };
     let (want, rewrites) = logits(Vec::new())?;

@@ -82,8 +82,9 @@ fn lists() -> Result<(), Outcome> {
             for (s, list) in lists.iter().enumerate() {
                 prop_assert_eq!(fake.table.len(SeqId(s)), list.len());
                 let row = &table[s * fake.table.max_pages()..];
-                let read: Vec<u32> =
-                    (0..list.len()).map(|p| fake.memory[row[p / PAGE_TOKENS] as usize * PAGE_TOKENS + p % PAGE_TOKENS]).collect();
+                let read: Vec<u32> = (0..list.len())
+                    .map(|p| fake.memory[row[p / PAGE_TOKENS] as usize * PAGE_TOKENS + p % PAGE_TOKENS])
+                    .collect();
                 prop_assert_eq!(&read, list);
             }
             // Three full sequences of their own, and one page each may be copied: no page is ever lost.

@@ -37,7 +37,14 @@ fn prefill_is_decode(mix: &str, arith: Arithmetic, len: usize, chunks: &[usize])
     let mut first: Option<Vec<Rows>> = None;
     for threads in [1, 2] {
         let outputs = INSIDE.iter().map(|s| s.to_string()).collect();
-        let options = EngineOptions { arith, kv: DType::F16, max_tokens: 512, max_rows: 512, outputs, ..EngineOptions::default() };
+        let options = EngineOptions {
+            arith,
+            kv: DType::F16,
+            max_tokens: 512,
+            max_rows: 512,
+            outputs,
+            ..EngineOptions::default()
+        };
         let engine = engine(&model, &cpu(threads)?, &options)?;
         for &chunk in chunks {
             let alone: Vec<Rows> = sequences

@@ -22,7 +22,8 @@ const ROOMS: &[(&str, &[&str])] = &[
 
 fn dependencies() -> Result<(), Outcome> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let out = Command::new(cargo).args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(root()).output()?;
+    let out =
+        Command::new(cargo).args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(root()).output()?;
     let meta: serde_json::Value = serde_json::from_slice(&out.stdout)?;
     let mut failures = Vec::new();
     let packages = meta["packages"].as_array().cloned().unwrap_or_default();

@@ -35,8 +35,10 @@ fn node(name: &str, op: &str) -> Option<String> {
 fn every_op() -> Result<(), Outcome> {
     let trace = json(&golden("smollm2/trace.p4_sys.F32.json")?)?;
     let rows = std::fs::read(golden("smollm2/trace.p4_sys.F32.rows.f32")?)?;
-    let value = |i: usize| f64::from(f32::from_le_bytes([rows[4 * i], rows[4 * i + 1], rows[4 * i + 2], rows[4 * i + 3]]));
-    let tokens: Vec<u32> = trace["tokens"].as_array().into_iter().flatten().filter_map(|t| t.as_u64()).map(|t| t as u32).collect();
+    let value =
+        |i: usize| f64::from(f32::from_le_bytes([rows[4 * i], rows[4 * i + 1], rows[4 * i + 2], rows[4 * i + 3]]));
+    let tokens: Vec<u32> =
+        trace["tokens"].as_array().into_iter().flatten().filter_map(|t| t.as_u64()).map(|t| t as u32).collect();
     let ops: Vec<_> = trace["ops"].as_array().cloned().unwrap_or_default();
     let text = |o: &serde_json::Value, k: &str| o[k].as_str().unwrap_or_default().to_string();
     let wanted: Vec<(String, usize, usize)> = ops

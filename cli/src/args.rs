@@ -13,8 +13,8 @@ use std::str::FromStr;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Model and backend")]
 pub struct Common {
-    /// Model file (GGUF) [default: SmolLM2-135M-Instruct, downloaded once]
-    #[arg(short, long, value_name = "FILE", env = "GRETA_MODEL", hide_env_values = true)]
+    /// Model file (GGUF) [default: $GRETA_MODEL, else SmolLM2-135M-Instruct, downloaded once]
+    #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
     /// Backend; `greta backends` lists them
     #[arg(short, long, value_name = "NAME", default_value = greta::BACKENDS[0].name)]

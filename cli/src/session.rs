@@ -4,8 +4,10 @@ use crate::args::Common;
 use crate::progress::{Progress, Unit};
 use crate::{default_model, output};
 use greta::backends::Backend;
+use greta::chat::Message;
 use greta::tokenizer::{EncodeOptions, Tokenizer};
 use greta::{BackendOptions, Context, Engine, EngineOptions, Model};
+use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,10 +15,9 @@ use std::time::{Duration, Instant};
 impl Common {
     /// The model file: the one given, or the default one.
     pub fn model_path(&self) -> anyhow::Result<PathBuf> {
-        match &self.model {
-            Some(path) => Ok(path.clone()),
-            None => default_model::path(),
-        }
+        // An empty variable is how scripts unset one.
+        let variable = || std::env::var_os("GRETA_MODEL").filter(|v| !v.is_empty()).map(PathBuf::from);
+        self.model.clone().or_else(variable).map_or_else(default_model::path, Ok)
     }
 
     /// Opens the model.
@@ -69,6 +70,20 @@ pub struct Loaded {
     pub time: Duration,
 }
 
+impl Loaded {
+    /// What the numbers depend on, for a command's JSON.
+    pub fn settings(&self, common: &Common) -> serde_json::Value {
+        json!({
+            "model": self.engine.model().gguf().path(),
+            "backend": self.backend.name(),
+            "arith": self.engine.arithmetic().to_string(),
+            "kv": common.kv.dtype().name().to_lowercase(),
+            "context": self.engine.context_size(),
+            "without": common.without,
+        })
+    }
+}
+
 /// The tokenizer, its warnings said.
 pub fn tokenizer(model: &Model) -> anyhow::Result<&Tokenizer> {
     let tokenizer = model.tokenizer()?;
@@ -84,6 +99,22 @@ pub fn encode(tokenizer: &Tokenizer, text: &str) -> anyhow::Result<Vec<u32>> {
         tokens.pop();
     }
     Ok(tokens)
+}
+
+/// Tokens of a prompt: as it stands, or as the user's turn in the model's chat template.
+pub fn prompt(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    text: &str,
+    chat: bool,
+    system: Option<&str>,
+) -> anyhow::Result<Vec<u32>> {
+    if !chat {
+        return encode(tokenizer, text);
+    }
+    let mut messages: Vec<Message> = system.iter().map(|s| Message::new("system", *s)).collect();
+    messages.push(Message::new("user", text));
+    Ok(tokenizer.encode_chat(&model.chat_template()?.render(&messages, true)?)?)
 }
 
 /// Runs a prompt, showing progress; `None` if Ctrl-C stopped it.

@@ -2,8 +2,8 @@
 
 use crate::{Context, Model, ModelError};
 use greta_backend::{Backend, CompileOptions, Executable, KvConfig};
-use greta_graph::{PassLog, Pipeline, Plan};
-use greta_ops::DType;
+use greta_graph::{Kind, PassLog, Pipeline, Plan};
+use greta_ops::{DType, Op};
 use std::sync::Arc;
 
 /// Which arithmetic the passes make.
@@ -125,6 +125,17 @@ impl Engine {
     /// The model.
     pub fn model(&self) -> &Arc<Model> {
         &self.model
+    }
+
+    /// The arithmetic that came about: `int8` only if some product is on quantised activations. A file without
+    /// quantised weights is `exact` whatever was asked for.
+    pub fn arithmetic(&self) -> Arithmetic {
+        let mut ops =
+            self.exe.plan().graph().nodes().map(|(id, n)| (&n.kind, self.exe.plan().graph().operands(id).len()));
+        match ops.any(|(kind, operands)| matches!(kind, Kind::Op(Op::MatMul(_))) && operands == 3) {
+            true => Arithmetic::Int8,
+            false => Arithmetic::Exact,
+        }
     }
 
     /// What runs it.

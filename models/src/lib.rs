@@ -11,9 +11,9 @@ pub mod llama;
 mod model;
 mod perplexity;
 pub mod sampling;
-mod vocab;
 pub mod synth;
 pub mod tokenizer;
+mod vocab;
 
 pub use arch::ARCHITECTURES;
 pub use engine::{Arithmetic, Engine, EngineOptions};

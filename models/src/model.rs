@@ -23,6 +23,11 @@ impl Model {
     /// Maps the file and reads its header; no weight is touched.
     pub fn open(path: &Path) -> Result<Model, ModelError> {
         let gguf = Gguf::open(path)?;
+        let parts = gguf.metadata().u64("split.count")?.unwrap_or(0);
+        if parts > 1 {
+            let why = format!("is {parts}: this file is one part of a model; join them (llama-gguf-split --merge)");
+            return Err(ModelError::Config { path: path.into(), key: "split.count".into(), why });
+        }
         let arch = arch::of(&gguf)?;
         let limits = (arch.limits)(&gguf)?;
         Ok(Model { gguf: Arc::new(gguf), arch, limits, tokenizer: OnceLock::new() })

@@ -131,7 +131,11 @@ impl MatMul {
     pub fn case(dtype: DType, [n, k, m]: [usize; 3]) -> Case {
         let (w, x) = (weights(13, dtype, n, k), normal(14, &[m, k]));
         let name = format!("{}_{n}x{k}x{m}", dtype.name().to_lowercase());
-        if dtype.is_quantized() { int8_case(format!("{name}_int8"), w, &x) } else { Case::new(name, MatMul {}, vec![w, x]) }
+        if dtype.is_quantized() {
+            int8_case(format!("{name}_int8"), w, &x)
+        } else {
+            Case::new(name, MatMul {}, vec![w, x])
+        }
     }
 }
 

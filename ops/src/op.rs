@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 macro_rules! ops {
-    ($($id:ident),* $(,)?) => {
+    ($($id:ident $name:literal),* $(,)?) => {
         /// An operation with its attributes.
         ///
         /// An enum, so that a backend lowers it by one exhaustive `match` and the compiler lists what is missing.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-        #[serde(tag = "op", rename_all = "snake_case")]
-        pub enum Op { $(#[allow(missing_docs, reason = "the struct says it")] $id(crate::$id)),* }
+        #[serde(tag = "op")]
+        pub enum Op { $(#[serde(rename = $name)] #[allow(missing_docs, reason = "the struct says it")] $id(crate::$id)),* }
 
         impl Op {
             /// The op's contract.
@@ -29,7 +29,10 @@ macro_rules! ops {
     };
 }
 
-ops!(Embed, Dequant, Quantize, MatMul, RmsNorm, Rope, CacheWrite, Attention, Swiglu, Add, Fused);
+ops! {
+    Embed "embed", Dequant "dequant", Quantize "quantize", MatMul "matmul", RmsNorm "rmsnorm", Rope "rope",
+    CacheWrite "cache_write", Attention "attention", Swiglu "swiglu", Add "add", Fused "fused",
+}
 
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

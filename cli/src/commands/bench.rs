@@ -45,10 +45,8 @@ impl Bench {
         let model = self.common.open()?;
         let context = self.common.context.unwrap_or(longest);
         if longest > context || context > model.context() {
-            let limit = model.context();
-            anyhow::bail!(
-                "a test of {longest} tokens does not fit the context of {context}, or that the model's {limit}; give smaller -p and -n"
-            );
+            let limit = context.min(model.context());
+            anyhow::bail!("a test of {longest} tokens does not fit a context of {limit}; give smaller -p and -n");
         }
         let options = EngineOptions { context: Some(context), max_tokens: STEP, ..self.common.engine_options() };
         let mut loaded = self.common.load(&model, options)?;
@@ -157,7 +155,7 @@ impl Report {
             device: loaded.backend.describe(),
             threads: bench.common.thread_count()?,
             kv: bench.common.kv.dtype().name().to_lowercase(),
-            arith: greta::Arithmetic::from(bench.common.arith).to_string(),
+            arith: loaded.engine.arithmetic().to_string(),
             context: loaded.engine.context_size(),
         };
         if report.json.is_none() {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// Print a model file's metadata and tensors
 ///
-/// Works for any GGUF file, also of a model that greta can't run: it then says why. Long arrays are abbreviated.
+/// Works for any GGUF file whose tensor types greta reads, also of a model that greta can't run: it then says why. Long arrays are abbreviated.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   greta inspect -m model.gguf

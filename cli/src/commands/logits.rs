@@ -3,7 +3,8 @@
 use crate::args::{Common, Prompt};
 use crate::errors::Interrupted;
 use crate::interrupt::Guard;
-use crate::{json, output, session};
+use crate::session::{self, Loaded};
+use crate::{json, output};
 use anyhow::Context as _;
 use greta::Model;
 use serde_json::json;
@@ -21,6 +22,12 @@ use std::process::ExitCode;
 pub struct Logits {
     #[command(flatten)]
     prompt: Prompt,
+    /// Wrap the prompt in the model's chat template, as the user's turn
+    #[arg(long, conflicts_with = "tokens")]
+    chat: bool,
+    /// System message before it
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
     /// Token ids, taken as given
     #[arg(long, value_name = "ID", value_delimiter = ',', group = "source")]
     tokens: Option<Vec<u32>>,
@@ -41,7 +48,7 @@ impl Logits {
         let model = self.common.open()?;
         let tokens = match &self.tokens {
             Some(ids) => ids.clone(),
-            None => session::encode(session::tokenizer(&model)?, &text)?,
+            None => session::prompt(&model, session::tokenizer(&model)?, &text, self.chat, self.system.as_deref())?,
         };
         let mut loaded = self.common.load(&model, self.common.engine_options())?;
         let guard = Guard::arm();
@@ -50,11 +57,11 @@ impl Logits {
         if let Some(path) = &self.dump {
             dump(path, &row)?;
         }
-        self.show(&model, &tokens, &row)?;
+        self.show(&model, &loaded, &tokens, &row)?;
         Ok(ExitCode::SUCCESS)
     }
 
-    fn show(&self, model: &Model, tokens: &[u32], row: &[f32]) -> anyhow::Result<()> {
+    fn show(&self, model: &Model, loaded: &Loaded, tokens: &[u32], row: &[f32]) -> anyhow::Result<()> {
         let bad = row.iter().filter(|v| !v.is_finite()).count();
         if bad > 0 {
             output::warn(&format!(
@@ -70,7 +77,9 @@ impl Logits {
         if self.common.json {
             let top: Vec<_> =
                 top.iter().map(|&id| json!({"id": id, "logit": row[id as usize], "piece": piece(id)})).collect();
-            return json::print(&json!({"tokens": tokens, "top": top, "rms": rms}));
+            return json::print(
+                &json!({"tokens": tokens, "top": top, "rms": rms, "settings": loaded.settings(&self.common)}),
+            );
         }
         let mut rows = vec![["id", "logit", "piece"].map(String::from).to_vec()];
         rows.extend(

@@ -77,6 +77,7 @@ impl Perplexity {
                 "tokens": score.tokens,
                 "chunks": score.chunks,
                 "window": window,
+                "settings": loaded.settings(&self.common),
                 "running": running,
                 "time_ms": json::ms(time),
                 "tokens_per_second": json::rate(score.chunks * window, time),

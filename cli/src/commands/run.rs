@@ -6,10 +6,9 @@ use crate::interrupt::Guard;
 use crate::json;
 use crate::output::{self, Stream};
 use crate::session::{self, Loaded};
-use greta::chat::Message;
 use greta::sampling::Sampler;
 use greta::tokenizer::{StreamDecoder, Tokenizer};
-use greta::{Context, GenerateOptions, Generated, Model, Stop};
+use greta::{Context, GenerateOptions, Generated, Stop};
 use serde_json::json;
 use std::io;
 use std::process::ExitCode;
@@ -52,7 +51,7 @@ impl Run {
         let options = self.generation.options(self.n)?;
         let model = self.common.open()?;
         let tokenizer = session::tokenizer(&model)?;
-        let prompt = self.encode(&model, tokenizer, &text)?;
+        let prompt = session::prompt(&model, tokenizer, &text, self.chat, self.system.as_deref())?;
         let mut loaded = self.common.load(&model, self.common.engine_options())?;
         let ready = output::since_start();
 
@@ -79,15 +78,6 @@ impl Run {
         Ok(if answer.generated.stop == Stop::Interrupted { INTERRUPTED.into() } else { ExitCode::SUCCESS })
     }
 
-    fn encode(&self, model: &Model, tokenizer: &Tokenizer, text: &str) -> anyhow::Result<Vec<u32>> {
-        if !self.chat {
-            return session::encode(tokenizer, text);
-        }
-        let mut messages: Vec<Message> = self.system.iter().map(|s| Message::new("system", s)).collect();
-        messages.push(Message::new("user", text));
-        Ok(tokenizer.encode_chat(&model.chat_template()?.render(&messages, true)?)?)
-    }
-
     fn json(
         &self,
         loaded: &Loaded,
@@ -98,11 +88,7 @@ impl Run {
         ready: Duration,
     ) -> serde_json::Value {
         json!({
-            "model": loaded.engine.model().gguf().path(),
-            "backend": loaded.backend.name(),
-            "arith": greta::Arithmetic::from(self.common.arith).to_string(),
-            "kv": self.common.kv.dtype().name().to_lowercase(),
-            "context": loaded.engine.context_size(),
+            "settings": loaded.settings(&self.common),
             "seed": sampler.seed(),
             "prompt_tokens": prompt,
             "generated_tokens": a.generated.tokens,

@@ -22,13 +22,13 @@ use std::time::Instant;
   greta synth -o odd.gguf --preset tiny --layers 3 --heads 6 --kv-heads 2 --dim 384 --mix Q8_0")]
 pub struct Synth {
     /// File to write
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, alias = "out", value_name = "FILE")]
     output: PathBuf,
     /// Shape to start from
     #[arg(long, default_value = SynthSpec::PRESETS[0], value_parser = PossibleValuesParser::new(SynthSpec::PRESETS))]
     preset: String,
     /// Mix of weight types, as quantised files are named
-    #[arg(long, default_value = "Q4_K_M", ignore_case = true, value_parser = PossibleValuesParser::new(Mix::ALL.iter().map(|m| m.name())))]
+    #[arg(long, aliases = ["type-mix", "quant"], default_value = "Q4_K_M", ignore_case = true, value_parser = PossibleValuesParser::new(Mix::ALL.iter().map(|m| m.name())))]
     mix: String,
     /// Every seed gives other weights
     #[arg(long, value_name = "SEED", default_value_t = 42)]

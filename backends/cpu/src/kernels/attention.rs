@@ -140,6 +140,13 @@ impl<E: Element> Kernel for Of<'_, E> {
                 let (k, v) = unsafe { (cache.keys[page].add(at).cast::<E>(), cache.values[page].add(at).cast::<E>()) };
                 // Converting a page pays when several tiles read it.
                 let convert = size_of::<E>() == 2 && rows > largest;
+                // Few rows are done with a page before memory has brought the next one.
+                if rows <= largest && page < last / PAGE {
+                    for line in (0..cache.shape.head_bytes()).step_by(64) {
+                        s.prefetch(cache.keys[page + 1].wrapping_add(at + line));
+                        s.prefetch(cache.values[page + 1].wrapping_add(at + line));
+                    }
+                }
                 if convert {
                     // SAFETY: the buffer holds a page of each.
                     unsafe { widen(s, k, keys, PAGE * hd, v, values, hd, width) };
