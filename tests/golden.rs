@@ -1,7 +1,7 @@
 //! Against llama.cpp: `*.f32.json` is its run on the dequantised weights, `*.kv32.json` and `*.default.json` are its
 //! quantised runs. The figures are those the project promises.
 
-use crate::support::{Outcome, all, cpu, engine, golden, json, smollm2, trial};
+use crate::support::{Outcome, all, cpu, engine, golden, json, smollm2, trial, within};
 use greta_models::sampling::{Sampler, SamplerConfig};
 use greta_models::{Arithmetic, Context, EngineOptions, GenerateOptions, perplexity, tokenizer::EncodeOptions};
 use greta_ops::DType;
@@ -71,12 +71,15 @@ fn smollm2_exact(quant: &str, kv: DType) -> Result<(), Outcome> {
     all(failures)
 }
 
+/// `(id, logit)`, largest first.
+type TopLogits = Vec<(u32, f64)>;
+
 /// A prompt of a reference file.
 pub struct Prompt {
     name: String,
     text: String,
     tokens: Vec<u32>,
-    top: Vec<(u32, f64)>,
+    top: TopLogits,
     greedy: Vec<u32>,
     margins: Vec<f64>,
 }
@@ -117,7 +120,7 @@ fn check_exact(
     let Some(logits) = context.prefill(&tokens, &mut |_, _| true)? else { return Ok(()) };
     let worst = p.top.iter().map(|&(id, l)| (f64::from(logits[id as usize]) - l).abs()).fold(0.0, f64::max);
     // NaN first: it fails every comparison but the right one.
-    if logits.iter().any(|l| l.is_nan()) || p.top.len() != 20 || !(worst <= bound) {
+    if logits.iter().any(|l| l.is_nan()) || p.top.len() != 20 || !within(worst, bound) {
         failures.push(format!("{}: a top-20 logit is off by {worst:.3e}, the bound is {bound:.0e}", p.name));
     }
     let until = p.margins.iter().position(|&m| m < margin).unwrap_or(p.greedy.len());
@@ -131,7 +134,7 @@ fn check_exact(
 }
 
 /// Root mean square over the prompts of (top-20 logit error − its mean over the prompt), against the exact weights.
-fn spread(prompts: &[(Vec<(u32, f64)>, Vec<f64>)]) -> f64 {
+fn spread(prompts: &[(TopLogits, Vec<f64>)]) -> f64 {
     let (mut sum, mut n) = (0.0, 0);
     for (top, got) in prompts {
         let errors: Vec<f64> = top.iter().zip(got).map(|((_, want), got)| got - want).collect();
@@ -159,7 +162,7 @@ fn smollm2_int8(quant: &str) -> Result<(), Outcome> {
     }
     let got = spread(&rows);
     eprintln!("smollm2 {quant} int8: spread of top-20 logit errors {got:.4}, limit {limit:.4}");
-    if !(got <= limit) {
+    if !within(got, limit) {
         failures.push(format!("spread of top-20 logit errors {got:.4}, limit {limit:.4}"));
     }
     all(failures)

@@ -58,6 +58,11 @@ pub fn all(failures: Vec<String>) -> Result<(), Outcome> {
     }
 }
 
+/// Whether an error is no larger than its bound; NaN is not.
+pub fn within(error: f64, bound: f64) -> bool {
+    error <= bound
+}
+
 /// A file that must be there.
 pub fn file(need: Need, path: PathBuf) -> Result<PathBuf, Outcome> {
     if path.exists() { Ok(path) } else { Err(Outcome::Lacks(need, path)) }

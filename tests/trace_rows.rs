@@ -1,6 +1,6 @@
 //! Op by op against llama.cpp: the last row of every op's output on the dequantised SmolLM2 Q4_1 weights.
 
-use crate::support::{Outcome, all, cpu, engine, golden, json, smollm2, trial};
+use crate::support::{Outcome, all, cpu, engine, golden, json, smollm2, trial, within};
 use greta_backend::RowsWanted;
 use greta_models::{Arithmetic, EngineOptions};
 use greta_ops::DType;
@@ -70,7 +70,7 @@ fn every_op() -> Result<(), Outcome> {
         }
         // Both sum in f32, in different orders, through up to thirty layers.
         let relative = (error / size).sqrt();
-        if !(relative <= 1e-4) {
+        if !within(relative, 1e-4) {
             failures.push(format!("{name}: relative L2 error {relative:.2e}"));
         }
     }

@@ -53,7 +53,7 @@ impl OpSpec for Attention {
 
     fn infer(&self, ins: &[&TensorDesc]) -> Result<Descs, InferError> {
         arity(self, ins, "6", 6, 6)?;
-        if self.kv_heads == 0 || self.head_dim == 0 || self.heads % self.kv_heads != 0 || self.heads == 0 {
+        if self.kv_heads == 0 || self.head_dim == 0 || !self.heads.is_multiple_of(self.kv_heads) || self.heads == 0 {
             let text = format!("{} heads of {} over {} key-value heads", self.heads, self.head_dim, self.kv_heads);
             return Err(InferError::Attribute(text));
         }

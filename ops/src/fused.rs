@@ -122,7 +122,7 @@ impl OpSpec for Fused {
         for step in &self.steps {
             let operand = |s: &Source| match *s {
                 Source::Operand(i) => Ok(ins[i]),
-                Source::Step(i, out) => done[i].get(out).ok_or_else(|| missing()),
+                Source::Step(i, out) => done[i].get(out).ok_or_else(&missing),
             };
             let operands = step.ins.iter().map(operand).collect::<Result<Vec<_>, _>>()?;
             done.push(step.op.spec().infer(&operands)?);

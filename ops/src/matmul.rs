@@ -67,12 +67,12 @@ impl OpSpec for MatMul {
             };
             for t in 0..x.rows() {
                 let x_row = x.row(t);
-                let terms = row.iter().zip(x_row.iter()).enumerate();
+                let terms = row.iter().zip(x_row.iter());
                 out[t * w.rows() + n] = match ins.get(2) {
-                    None => terms.map(|(_, (w, x))| w * x).sum(),
+                    None => terms.map(|(w, x)| w * x).sum(),
                     Some(s) => {
                         let s = s.row(t);
-                        terms.map(|(k, (w, x))| w * (x * s[k / ACT_BLOCK])).sum()
+                        terms.enumerate().map(|(k, (w, x))| w * (x * s[k / ACT_BLOCK])).sum()
                     }
                 };
             }

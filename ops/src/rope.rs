@@ -89,7 +89,7 @@ impl OpSpec for Rope {
     fn infer(&self, ins: &[&TensorDesc]) -> Result<Descs, InferError> {
         arity(self, ins, "2 or 3", 2, 3)?;
         let x = ins[0];
-        if self.dims == 0 || self.dims % 2 != 0 || self.dims > self.head_dim {
+        if self.dims == 0 || !self.dims.is_multiple_of(2) || self.dims > self.head_dim {
             let text = format!("dims is {}, expected an even number from 2 to head_dim ({})", self.dims, self.head_dim);
             return Err(InferError::Attribute(text));
         }

@@ -92,8 +92,8 @@ impl CpuSession {
                 continue;
             }
             let bytes = match (self.model.plan.place(v), &g.node(v.node).kind) {
-                // SAFETY: the step is over; nobody writes to the slot.
                 (Some(slot), _) => {
+                    // SAFETY: the step is over; nobody writes to the slot.
                     unsafe { std::slice::from_raw_parts(memory.slot(slot), d.bytes(&memory.at)) }.to_vec()
                 }
                 (None, Kind::Input { input }) => memory.input(*input).iter().flat_map(|x| x.to_le_bytes()).collect(),

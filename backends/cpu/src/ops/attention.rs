@@ -65,13 +65,12 @@ impl Kernel for Attention {
         let tiles = self.tiles(self.seqs(m)).count();
         let Some(tokens) = self.tiles(self.seqs(m)).nth(tiles - 1 - chunk / self.op.kv_heads) else { return };
         let table_width = self.table.cols().at(&m.at);
-        // SAFETY: the operands have these sizes.
+        // SAFETY: the operands have these sizes. Positions are not negative (the session checks), so they may be read as
+        // unsigned.
         let (q, positions, table) = unsafe {
             let table: &[i32] = m.read(&self.ins[5], self.table.elements(&m.at));
-            (m.read(&self.ins[0], rows * width), m.read::<i32>(&self.ins[3], rows), table)
+            (m.read(&self.ins[0], rows * width), m.read::<u32>(&self.ins[3], rows), table)
         };
-        // Positions are not negative: the session checks.
-        let positions: &[u32] = unsafe { std::slice::from_raw_parts(positions.as_ptr().cast(), rows) };
         let last = positions[tokens.clone()].iter().max().map_or(0, |&p| p as usize);
         let seq = self.seqs(m)[tokens.start] as usize;
         let numbers = &table[seq * table_width..][..last / PAGE_TOKENS + 1];
