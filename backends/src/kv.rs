@@ -131,25 +131,35 @@ impl PageTable {
         }
     }
 
-    /// Places `n` more tokens: their slots, and the page to copy first (from, to) if the last one is shared.
-    #[allow(clippy::type_complexity, reason = "a pair that is taken apart at once")]
-    fn append(&mut self, seq: SeqId, n: usize) -> Result<(Vec<usize>, Option<(usize, usize)>), KvError> {
-        let context = self.config.context;
-        let len = self.seq(seq)?.len;
-        if n > context - len {
-            return Err(KvError::Context { seq: seq.0, len, more: n, context });
+    /// The page that `n` more tokens of a sequence must not write to, because another sequence holds it too.
+    fn shared_end(&self, seq: SeqId, n: usize) -> Option<usize> {
+        let s = &self.seqs[seq.0];
+        let partial = n > 0 && !s.len.is_multiple_of(PAGE_TOKENS);
+        partial.then(|| s.pages[s.len / PAGE_TOKENS]).filter(|&p| self.shared[p] > 1)
+    }
+
+    /// Pages there will be in all once `n` more tokens of a sequence are placed.
+    fn pages_with(&self, seq: SeqId, n: usize) -> Result<usize, KvError> {
+        let (context, sequences) = (self.config.context, self.config.sequences);
+        let s = self.seqs.get(seq.0).ok_or(KvError::Sequence { seq: seq.0, sequences })?;
+        if n > context - s.len {
+            return Err(KvError::Context { seq: seq.0, len: s.len, more: n, context });
         }
-        let mut copy = None;
-        if n > 0 && len % PAGE_TOKENS != 0 {
-            let at = len / PAGE_TOKENS;
-            let last = self.seqs[seq.0].pages[at];
-            if self.shared[last] > 1 {
-                let own = self.take();
-                self.drop_page(last);
-                self.seqs[seq.0].pages[at] = own;
-                copy = Some((last, own));
-            }
-        }
+        let copies = usize::from(self.shared_end(seq, n).is_some());
+        let new = (s.len + n).div_ceil(PAGE_TOKENS).saturating_sub(s.pages.len()) + copies;
+        Ok(self.pages() + new.saturating_sub(self.free.len()))
+    }
+
+    /// Places `n` more tokens, which [`PageTable::pages_with`] has let pass: their slots, and the page to copy first.
+    fn append(&mut self, seq: SeqId, n: usize) -> (Vec<usize>, Option<(usize, usize)>) {
+        let copy = self.shared_end(seq, n).map(|last| {
+            let own = self.take();
+            self.drop_page(last);
+            let s = &mut self.seqs[seq.0];
+            s.pages[s.len / PAGE_TOKENS] = own;
+            (last, own)
+        });
+        let len = self.seqs[seq.0].len;
         while self.seqs[seq.0].pages.len() * PAGE_TOKENS < len + n {
             let page = self.take();
             self.seqs[seq.0].pages.push(page);
@@ -157,7 +167,7 @@ impl PageTable {
         let s = &mut self.seqs[seq.0];
         s.len += n;
         let slots = (len..len + n).map(|p| s.pages[p / PAGE_TOKENS] * PAGE_TOKENS + p % PAGE_TOKENS).collect();
-        Ok((slots, copy))
+        (slots, copy)
     }
 
     fn truncate(&mut self, seq: SeqId, len: usize) -> Result<(), KvError> {
@@ -193,9 +203,10 @@ pub trait KvOps {
 
     /// Takes slots for `n` more tokens of a sequence.
     fn append(&mut self, seq: SeqId, n: usize) -> Result<Vec<usize>, KvError> {
-        let (slots, copy) = self.table_mut().append(seq, n)?;
-        let pages = self.table().pages();
+        // Memory first: where there is none, nothing has changed.
+        let pages = self.table().pages_with(seq, n)?;
         self.grow(pages)?;
+        let (slots, copy) = self.table_mut().append(seq, n);
         if let Some((from, to)) = copy {
             self.copy_page(from, to);
         }
