@@ -17,7 +17,10 @@ pub struct Need {
     pub install: &'static str,
 }
 
-pub const GOLDEN: Need = Need { key: "golden", install: "set GRETA_GOLDEN to a folder with tiny/, smollm2/ and text/" };
+pub const GOLDEN: Need = Need {
+    key: "golden",
+    install: "it is made with llama.cpp and not in this repository: export GRETA_GOLDEN=FOLDER (with tiny/, smollm2/, text/)",
+};
 pub const SMOLLM2: Need =
     Need { key: "smollm2", install: "run .ci/models (about 5 minutes, needs Python and a C++ compiler)" };
 

@@ -6,7 +6,7 @@ use greta::sampling::{Sampler, SamplerConfig};
 use greta::{Arithmetic, GenerateOptions, ModelError};
 use std::hash::{BuildHasher, Hasher};
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Which model, and how it is run.
@@ -26,10 +26,10 @@ pub struct Common {
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     pub kv: Kv,
     /// Most tokens of a sequence [default: the smaller of the model's and 4096]
-    #[arg(short, long, value_name = "TOKENS")]
+    #[arg(short, long, value_name = "TOKENS", allow_negative_numbers = true)]
     pub context: Option<usize>,
     /// Threads [default: physical cores]
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     pub threads: Option<usize>,
     /// Passes over the graph to switch off; `greta graph --passes` lists them
     #[arg(long, value_name = "PASS", value_delimiter = ',')]
@@ -94,7 +94,6 @@ impl Prompt {
         match (&self.prompt, &self.file) {
             (Some(p), _) if p == "-" => read_stdin(),
             (Some(p), _) => Ok(p.clone()),
-            (None, Some(file)) if file.as_os_str() == "-" => read_stdin(),
             (None, Some(file)) => read_text(file),
             (None, None) => Ok(String::new()),
         }
@@ -102,15 +101,27 @@ impl Prompt {
 }
 
 /// A text file, whole.
-pub fn read_text(path: &PathBuf) -> anyhow::Result<String> {
-    let bytes = std::fs::read(path).with_context(|| format!("{}: the file can't be read", path.display()))?;
-    utf8(bytes, &path.display().to_string())
+pub fn read_text(path: &Path) -> anyhow::Result<String> {
+    if path.as_os_str() == "-" {
+        return read_stdin();
+    }
+    let name = path.display().to_string();
+    let file = std::fs::File::open(path).with_context(|| format!("{name}: the file can't be read"))?;
+    utf8(read_all(file, &name)?, &name)
+}
+
+/// Devices never end, and no text is this long.
+const LONGEST_TEXT: u64 = 1 << 30;
+
+fn read_all(from: impl Read, name: &str) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(LONGEST_TEXT + 1).read_to_end(&mut bytes).with_context(|| format!("{name}: can't be read"))?;
+    anyhow::ensure!(bytes.len() as u64 <= LONGEST_TEXT, "{name}: longer than 1 GiB, which no prompt is");
+    Ok(bytes)
 }
 
 fn read_stdin() -> anyhow::Result<String> {
-    let mut bytes = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut bytes).context("standard input can't be read")?;
-    utf8(bytes, "standard input")
+    utf8(read_all(std::io::stdin().lock(), "standard input")?, "standard input")
 }
 
 fn utf8(bytes: Vec<u8>, place: &str) -> anyhow::Result<String> {
@@ -128,9 +139,9 @@ pub struct Generation {
     /// Temperature; 0 always takes the likeliest token
     #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
     pub temp: f32,
-    /// Choose among the K likeliest tokens; 0: all
-    #[arg(long, value_name = "K", default_value_t = 40)]
-    pub top_k: usize,
+    /// Choose among the K likeliest tokens; 0 or less: all
+    #[arg(long, value_name = "K", default_value_t = 40, allow_negative_numbers = true)]
+    pub top_k: i64,
     /// Choose among the likeliest tokens that together have this probability; 1: all
     #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
     pub top_p: f32,
@@ -140,9 +151,9 @@ pub struct Generation {
     /// Penalty on tokens seen lately; 1: none
     #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
     pub repeat_penalty: f32,
-    /// How many tokens back the penalty looks; 0: none
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub repeat_last_n: usize,
+    /// How many tokens back the penalty looks; 0: none, -1: all
+    #[arg(long, value_name = "N", default_value_t = 64, allow_negative_numbers = true)]
+    pub repeat_last_n: i64,
     /// Start of the random numbers; -1: another each time
     #[arg(long, value_name = "SEED", default_value = "-1", allow_negative_numbers = true)]
     pub seed: Seed,
@@ -169,13 +180,19 @@ impl FromStr for Seed {
 impl Generation {
     /// The sampler these flags describe.
     pub fn sampler(&self) -> Result<Sampler, ModelError> {
+        let repeat_last_n = match self.repeat_last_n {
+            -1 => usize::MAX,
+            n => usize::try_from(n).map_err(|_| {
+                ModelError::Options(format!("--repeat-last-n {n} makes no sense; give 0 or more, or -1 for all"))
+            })?,
+        };
         Ok(Sampler::new(SamplerConfig {
             temperature: self.temp,
-            top_k: self.top_k,
+            top_k: usize::try_from(self.top_k).unwrap_or(0),
             top_p: self.top_p,
             min_p: self.min_p,
             repeat_penalty: self.repeat_penalty,
-            repeat_last_n: self.repeat_last_n,
+            repeat_last_n,
             seed: Some(self.seed.0.unwrap_or_else(fresh_seed)),
         })?)
     }

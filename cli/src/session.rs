@@ -50,6 +50,10 @@ impl Common {
     pub fn load(&self, model: &Arc<Model>, options: EngineOptions<'_>) -> anyhow::Result<Loaded> {
         let start = Instant::now();
         let backend = self.open_backend()?;
+        let cores = std::thread::available_parallelism().map_or(usize::MAX, |n| n.get());
+        if self.threads.is_some_and(|t| t > cores) {
+            output::warn(&format!("-t is more than the {cores} processors here: threads will wait for each other"));
+        }
         let progress = Progress::new("loading", Unit::Bytes);
         let tell = |done, all| progress.set(done, all);
         let engine = Engine::new(model.clone(), &*backend, &EngineOptions { progress: Some(&tell), ..options })?;

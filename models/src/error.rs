@@ -52,7 +52,15 @@ pub enum ModelError {
         /// What is wrong.
         source: TokenizerError,
     },
-    /// The graph can't be built.
+    /// The file's sizes make no graph.
+    #[error("{}: the metadata and tensors do not make a model: {source}", path.display())]
+    Graph {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        source: Box<BuildError>,
+    },
+    /// A pass or a change to the graph failed.
     #[error(transparent)]
     Build(#[from] BuildError),
     /// The backend refused or failed.
@@ -90,6 +98,16 @@ pub enum ModelError {
         window: usize,
         /// How many there must be.
         needed: usize,
+    },
+    /// Logits that are no numbers.
+    #[error(
+        "window {window}, position {position}: the logits are NaN or infinite; `greta inspect --check` looks for such weights"
+    )]
+    NotFinite {
+        /// The window, from 0.
+        window: usize,
+        /// The position in it.
+        position: usize,
     },
     /// Options that contradict each other or the model.
     #[error("{0}")]

@@ -53,7 +53,11 @@ pub fn perplexity(
             let rows = if at < first { RowsWanted::None } else { RowsWanted::All };
             let out = context.step(&run[at..at + step], rows)?;
             for i in 0..if at < first { 0 } else { step } {
-                score.add(nll(out.row(i), chunk[at + i + 1]));
+                let nll = nll(out.row(i), chunk[at + i + 1]);
+                if !nll.is_finite() {
+                    return Err(ModelError::NotFinite { window: done, position: at + i });
+                }
+                score.add(nll);
             }
             at += step;
         }

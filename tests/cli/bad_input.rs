@@ -195,7 +195,11 @@ fn nan_is_named() -> Result<(), Failed> {
         value["check"].to_string()
     })?;
     let done = greta(&["inspect", "-m", text(&path), "--check"])?.code(1)?;
-    check(done.out.contains(&tensor) && done.out.contains("value 3"), || done.out.clone())
+    check(done.out.contains(&tensor) && done.out.contains("value 3"), || done.out.clone())?;
+    // A score of such a model is no score.
+    let words = models()?.file("words.txt", "one two three four ".repeat(60).as_bytes())?;
+    let done = greta(&["perplexity", "-m", text(&path), "-c", "32", "--chunks", "1", "-f", text(&words)])?.code(1)?;
+    check(done.out.is_empty() && done.err.contains("NaN or infinite"), || done.err.clone())
 }
 
 fn unsupported_is_inspected() -> Result<(), Failed> {

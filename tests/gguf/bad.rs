@@ -56,6 +56,7 @@ const CASES: &[Case] = &[
     ("2^60 tensors", |f| f[15] = 0x10, "Count", &["tensor count", "1152921504606846980"]),
     ("2^60 entries", |f| f[23] = 0x10, "Count", &["metadata count"]),
     ("a tensor too many", |f| f[8] += 1, "TensorRank", &["0 dimensions"]),
+    ("a tensor too few", |f| f[8] -= 1, "Padding", &["counts do not tell"]),
     ("key past the end", |f| set_u64(f, "k.u8", 5, HUGE), "Count", &["key of metadata entry 3", "bytes of text"]),
     ("key is not UTF-8", |f| rename(f, "k.u8", b"k.\xff8"), "Utf8", &["key of metadata entry 2"]),
     ("key twice", |f| rename(f, "dup.b", b"dup.a"), "DuplicateKey", &["\"dup.a\""]),

@@ -62,11 +62,18 @@ impl Chat {
                 &Stream::Err.paint("2", "Type a message; /help lists commands, Ctrl-C stops an answer, Ctrl-D quits."),
             );
         }
-        talk.all()?;
+        let end = talk.all();
+        // The turns that were answered are worth keeping, however the conversation ended.
         if let Some(turns) = &talk.turns {
-            json::print(&json!({"seed": talk.sampler.seed(), "messages": talk.messages, "turns": turns}))?;
+            let settings = talk.loaded.settings(&self.common);
+            json::print(&json!({
+                "settings": settings,
+                "seed": talk.sampler.seed(),
+                "messages": talk.messages,
+                "turns": turns,
+            }))?;
         }
-        Ok(ExitCode::SUCCESS)
+        end.map(|()| ExitCode::SUCCESS)
     }
 }
 

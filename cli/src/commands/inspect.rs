@@ -10,6 +10,7 @@ use greta::gguf::{Array, Gguf, TensorInfo, Value};
 use greta::ops::{DType, quant};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -27,6 +28,9 @@ pub struct Inspect {
     /// Read every tensor and report NaN and infinite values; exit code 1 if there are any
     #[arg(long)]
     check: bool,
+    /// Model file, as -m
+    #[arg(value_name = "FILE", conflicts_with = "model")]
+    file: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
 }
@@ -43,7 +47,7 @@ impl Inspect {
     /// Runs the command.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let threads = self.common.thread_count()?;
-        let path = self.common.model_path()?;
+        let path = self.file.clone().map_or_else(|| self.common.model_path(), Ok)?;
         let gguf = Gguf::open(&path)?;
         // The header alone decides whether greta runs the model: its architecture, its shapes, its vocabulary.
         let runs = Model::open(&path).and_then(|m| {

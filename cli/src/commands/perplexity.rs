@@ -47,9 +47,15 @@ impl Perplexity {
         let window = self.common.context.unwrap_or(WINDOW.min(model.context()));
         let tokenizer = session::tokenizer(&model)?;
         let tokens = tokenizer.encode(&text, EncodeOptions { add_special: true, parse_special: false })?;
-        if tokens.len() < 2 * window {
+        if window > model.context() {
+            let text = format!("-c {window}: the model's context is {} tokens", model.context());
+            return Err(ModelError::Options(text).into());
+        }
+        if tokens.len() / 2 < window {
             // Said before the model is loaded.
-            return Err(ModelError::TextTooShort { tokens: tokens.len(), window, needed: 2 * window }.into());
+            return Err(
+                ModelError::TextTooShort { tokens: tokens.len(), window, needed: window.saturating_mul(2) }.into()
+            );
         }
         let options =
             EngineOptions { context: Some(window), max_rows: ROWS.min(window), ..self.common.engine_options() };

@@ -82,3 +82,13 @@ fn apart(tensors: &[TensorInfo]) -> Result<(), GgufError> {
     }
     Ok(())
 }
+
+/// Between the header and the data lie zeros. Anything else is a rest of the header that its counts left out, and the
+/// data would be read from the wrong place.
+pub(super) fn padding(bytes: &[u8], from: u64, to: u64) -> Result<(), GgufError> {
+    let end = to.min(bytes.len() as u64) as usize;
+    match bytes.get(from as usize..end).and_then(|gap| gap.iter().position(|&b| b != 0)) {
+        Some(at) => Err(GgufErrorKind::Padding { offset: from + at as u64 }.into()),
+        None => Ok(()),
+    }
+}

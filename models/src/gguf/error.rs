@@ -167,6 +167,9 @@ pub enum GgufErrorKind {
     /// Two tensors that share bytes.
     #[error("tensors {} and {} overlap at byte {offset}; {}", quote(first), quote(second), AGAIN)]
     TensorOverlap { first: String, second: String, offset: u64 },
+    /// Bytes that are not zero between the header and the data.
+    #[error("byte {offset}: something follows the header that its counts do not tell of; the file is damaged: {AGAIN}")]
+    Padding { offset: u64 },
 
     /// A metadata value of another type than the one needed.
     #[error("metadata key {} holds {found}, and {want} is needed; convert the model again", quote(key))]

@@ -107,6 +107,7 @@ pub fn parse_header(bytes: &[u8], file_len: u64) -> Result<Header, GgufError> {
 
     let alignment = check::alignment(&metadata)?;
     let data_offset = cur.offset().next_multiple_of(alignment);
+    check::padding(bytes, cur.offset(), data_offset)?;
     check::place(&mut tensors, data_offset, alignment, file_len)?;
     Ok(Header { version, alignment, data_offset, metadata, tensors, by_name })
 }

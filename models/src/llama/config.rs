@@ -51,7 +51,10 @@ impl Config {
                 read.error("attention.head_count_kv", format!("is {kv_heads}, which does not divide {heads} heads"))
             );
         }
-        let head_dim = read.size("attention.key_length", Some(dim / heads).filter(|&d| d > 0), MOST)?;
+        if dim < heads {
+            return Err(read.error("embedding_length", format!("is {dim}, less than the {heads} heads")));
+        }
+        let head_dim = read.size("attention.key_length", Some(dim / heads), MOST)?;
         if read.size("attention.value_length", Some(head_dim), MOST)? != head_dim {
             return Err(read.error(
                 "attention.value_length",

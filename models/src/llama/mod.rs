@@ -116,7 +116,8 @@ pub(crate) fn limits(gguf: &Gguf) -> Result<Limits, ModelError> {
 /// Builds a file's graph and holds every weight of it against the file's tensors.
 pub(crate) fn from_gguf(gguf: &Gguf, kv: DType) -> Result<Graph, ModelError> {
     let c = Config::from_gguf(gguf)?;
-    let graph = build(&c, |name| gguf.tensor(name).map(|t| t.dtype), kv)?;
+    let graph = build(&c, |name| gguf.tensor(name).map(|t| t.dtype), kv);
+    let graph = graph.map_err(|e| ModelError::Graph { path: gguf.path().into(), source: Box::new(e) })?;
     crate::model::check_tensors(gguf, &graph)?;
     Ok(graph)
 }
