@@ -3,6 +3,8 @@
 
 use crate::support::{Outcome, all, cpu, engine, synth_tiny, trial};
 use greta_backend::{Batch, Executable, KvConfig, RowsWanted, SeqId, Want};
+use greta_cpu::simd::Level;
+use greta_cpu::{Cpu, CpuOptions};
 use greta_models::{Arithmetic, EngineOptions};
 use greta_ops::DType;
 use libtest_mimic::Trial;
@@ -23,7 +25,32 @@ pub fn trials() -> Vec<Trial> {
     }
     // Longer than the largest chunk, so that chunks of 512 are cut as well.
     list.push(trial("p1/long", || prefill_is_decode("Q4_K_M", Arithmetic::Int8, 560, &[7, 32, 512])));
+    for mix in MIXES {
+        list.push(trial(format!("p1/instruction_sets/{mix}"), move || instruction_sets(mix)));
+    }
     list
+}
+
+/// A whole model gives the same logits, to the bit, on every instruction set of this CPU.
+fn instruction_sets(mix: &str) -> Result<(), Outcome> {
+    let model = synth_tiny(mix)?;
+    let tokens: Vec<u32> = (0..67).map(|i| i * 31 % 1000).collect();
+    let mut failures = Vec::new();
+    for arith in [Arithmetic::Exact, Arithmetic::Int8] {
+        let mut first: Option<Vec<u32>> = None;
+        for level in Level::available() {
+            let backend = Cpu::new(CpuOptions { threads: Some(2), level: Some(level), guard: true })?;
+            let options = EngineOptions { arith, ..EngineOptions::default() };
+            let row = engine(&model, &backend, &options)?.context()?.prefill(&tokens, &mut |_, _| true)?;
+            let bits: Vec<u32> = row.unwrap_or_default().iter().map(|x| x.to_bits()).collect();
+            let want = first.get_or_insert_with(|| bits.clone());
+            if bits != *want || bits.is_empty() {
+                let n = bits.iter().zip(want.iter()).filter(|(a, b)| a != b).count();
+                failures.push(format!("{arith}, {}: {n} of {} logits differ", level.name(), bits.len()));
+            }
+        }
+    }
+    all(failures)
 }
 
 /// What a sequence's rows gave: `[row][name] = bits`.
