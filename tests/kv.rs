@@ -1,6 +1,6 @@
 //! The page table against a plain list of tokens, and a fork's independence on every backend.
 
-use crate::support::{Outcome, cpu, engine, synth_tiny, trial};
+use crate::support::{Outcome, all, cpu, engine, synth_tiny, trial};
 use greta_backend::{Backend, Batch, KvConfig, KvError, KvOps, PageTable, RowsWanted, SeqId, Session, Want};
 use greta_models::EngineOptions;
 use greta_ops::PAGE_TOKENS;
@@ -13,6 +13,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial("kv/table_is_lists_of_tokens", lists),
         trial("kv/limits", limits),
+        trial("kv/batches_made_by_hand", by_hand),
         trial("kv/fork/cpu", || forks(&cpu(2)?)),
         trial("kv/fork/reference", || forks(&Reference)),
     ]
@@ -131,4 +132,31 @@ fn forks(backend: &dyn Backend) -> Result<(), Outcome> {
         }
     }
     Ok(())
+}
+
+/// A batch that would make a kernel write or read outside its sequence is refused, whoever made it.
+fn by_hand() -> Result<(), Outcome> {
+    let engine = engine(&synth_tiny("Q8_0")?, &cpu(2)?, &EngineOptions::default())?;
+    let kv = KvConfig { context: 100, sequences: 1 };
+    type Break = fn(&mut Batch);
+    let cases: [(&str, Break, &str); 6] = [
+        ("slot twice", |b| b.slots[1] = b.slots[0], "go to slot"),
+        ("slot outside", |b| b.slots[1] = 32, "is not in the cache"),
+        ("slot below", |b| b.slots[1] = -1, "is not in the cache"),
+        ("position ahead", |b| b.positions[2] = 3, "its sequence has 3 tokens"),
+        ("sequence", |b| b.seqs[0] = 1, "is not in the cache"),
+        ("row", |b| b.rows[0] = 3, "row 3"),
+    ];
+    let mut failures = Vec::new();
+    for (name, damage, says) in cases {
+        let mut session = engine.executable().clone().session(kv)?;
+        let mut b = Batch::default();
+        b.append(session.kv(), SeqId(0), &[1, 2, 3], RowsWanted::Last)?;
+        damage(&mut b);
+        match session.run(&b, Want::Logits) {
+            Err(e) if e.to_string().contains(says) => {}
+            other => failures.push(format!("{name}: {:?}", other.map(|_| "accepted").map_err(|e| e.to_string()))),
+        }
+    }
+    all(failures)
 }

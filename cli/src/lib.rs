@@ -57,8 +57,8 @@ mod registry;
 pub use greta_backend as backends;
 pub use greta_graph as graph;
 pub use greta_models::{
-    ARCHITECTURES, Arithmetic, Context, Engine, EngineOptions, GenerateOptions, Generated, Model, ModelError,
-    Perplexity, Stop, chat, gguf, llama, perplexity, sampling, synth, tokenizer,
+    Arithmetic, Context, Engine, EngineOptions, GenerateOptions, Generated, Model, ModelError, Perplexity, Stop,
+    architectures, chat, gguf, llama, perplexity, sampling, synth, tokenizer,
 };
 pub use greta_ops as ops;
 pub use registry::{BACKENDS, BackendEntry, BackendOptions, OpenError, backend, backend_threads};

@@ -27,7 +27,9 @@ pub(crate) struct Architecture {
 const TABLE: &[Architecture] = &[Architecture { name: "llama", limits: llama::limits, build: llama::from_gguf }];
 
 /// Names of the architectures greta builds.
-pub const ARCHITECTURES: &[&str] = &["llama"];
+pub fn architectures() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|a| a.name)
+}
 
 /// The builder for a file.
 pub(crate) fn of(gguf: &Gguf) -> Result<&'static Architecture, ModelError> {
@@ -40,6 +42,6 @@ pub(crate) fn of(gguf: &Gguf) -> Result<&'static Architecture, ModelError> {
     TABLE.iter().find(|a| a.name == found).ok_or_else(|| ModelError::Architecture {
         path: gguf.path().into(),
         found: found.into(),
-        known: TABLE.iter().map(|a| a.name).collect::<Vec<_>>().join(", "),
+        known: architectures().collect::<Vec<_>>().join(", "),
     })
 }

@@ -160,6 +160,13 @@ impl Context {
             if options.max_tokens.is_some_and(|n| tokens.len() >= n) {
                 break Stop::Length;
             }
+            // The last token drawn is run only if another is to follow it.
+            if let Some(&last) = tokens.last() {
+                if self.tokens.len() >= self.kv.context {
+                    break Stop::Context;
+                }
+                logits = self.step(&[last], RowsWanted::Last)?.logits;
+            }
             let history: &[u32] = &self.tokens;
             let id = sampler.sample(&logits, history)?;
             if !options.ignore_eos && tokenizer.is_some_and(|t| t.is_end_of_generation(id)) {
@@ -169,13 +176,6 @@ impl Context {
             if !on_token(id) {
                 break Stop::Interrupted;
             }
-            if options.max_tokens.is_some_and(|n| tokens.len() >= n) {
-                break Stop::Length;
-            }
-            if self.tokens.len() >= self.kv.context {
-                break Stop::Context;
-            }
-            logits = self.step(&[id], RowsWanted::Last)?.logits;
         };
         Ok(Generated { tokens, stop, time: start.elapsed() })
     }

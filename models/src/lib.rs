@@ -15,7 +15,7 @@ pub mod synth;
 pub mod tokenizer;
 mod vocab;
 
-pub use arch::ARCHITECTURES;
+pub use arch::architectures;
 pub use engine::{Arithmetic, Engine, EngineOptions};
 pub use error::ModelError;
 pub use generate::{Context, GenerateOptions, Generated, Stop};

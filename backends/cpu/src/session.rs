@@ -6,7 +6,7 @@ use crate::memory::Block;
 use crate::ops::Memory;
 use greta_backend::{BackendError, Batch, KvConfig, KvOps, Session, StepOut, Want};
 use greta_graph::{Input, Kind, SlotId, Value};
-use greta_ops::{Bindings, HostTensor, PAGE_TOKENS};
+use greta_ops::{Bindings, DType, HostTensor, PAGE_TOKENS};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -41,6 +41,12 @@ impl CpuSession {
     /// Slots and page numbers come from the page table, but a batch can be made by hand.
     fn check(&self, b: &Batch) -> Result<(), BackendError> {
         b.check(self.model.max_tokens, self.model.max_rows)?;
+        // Threads write to the slots of different tokens at once.
+        let mut slots = b.slots.clone();
+        slots.sort_unstable();
+        if let Some(twice) = slots.windows(2).find(|w| w[0] == w[1]) {
+            return Err(BackendError::Batch(format!("two of its tokens go to slot {}", twice[0])));
+        }
         let table = self.cache.table();
         let (slots, config) = (table.pages() * PAGE_TOKENS, table.config());
         for i in 0..b.tokens.len() {
@@ -88,7 +94,11 @@ impl CpuSession {
                 out.values.push((name, HostTensor::real(&[batch.slots.len(), width], rows)));
                 continue;
             }
-            if name == "logits" && want == Want::Nothing {
+            if let (true, DType::F32, Some(slot)) = (name == "logits", d.dtype, self.model.plan.place(v)) {
+                // SAFETY: the step is over, so nobody writes to the slot; it is aligned and holds these values.
+                let logits =
+                    unsafe { std::slice::from_raw_parts(memory.slot(slot).cast::<f32>(), d.elements(&memory.at)) };
+                out = out.with_logits(logits, d.cols().at(&memory.at), want);
                 continue;
             }
             let bytes = match (self.model.plan.place(v), &g.node(v.node).kind) {
@@ -99,14 +109,8 @@ impl CpuSession {
                 (None, Kind::Input { input }) => memory.input(*input).iter().flat_map(|x| x.to_le_bytes()).collect(),
                 (None, _) => self.model.prepared.mapped.get(&v.node).map_or(Vec::new(), |m| m.bytes().to_vec()),
             };
-            if name == "logits" {
-                let logits: Vec<f32> =
-                    bytes.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();
-                out = out.with_logits(&logits, d.cols().at(&memory.at), want);
-            } else {
-                let shape: Vec<usize> = d.dims.iter().map(|n| n.at(&memory.at)).collect();
-                out.values.push((name, HostTensor::from_bytes(&shape, d.dtype, &bytes)));
-            }
+            let shape: Vec<usize> = d.dims.iter().map(|n| n.at(&memory.at)).collect();
+            out.values.push((name, HostTensor::from_bytes(&shape, d.dtype, &bytes)));
         }
         out
     }
