@@ -1,7 +1,7 @@
 //! The backends greta has, by name.
 
 use greta_backend::{Backend, BackendError};
-use greta_cpu::{Cpu, CpuOptions};
+use greta_cpu::{Cpu, CpuOptions, MOST_THREADS};
 use greta_reference::Reference;
 
 /// What a backend is opened with.
@@ -34,7 +34,7 @@ pub const BACKENDS: &[BackendEntry] = &[
         name: "cpu",
         about: "the host's processor: threads and vector instructions",
         open: |o| Ok(Box::new(cpu(o)?)),
-        threads: |o| o.threads.unwrap_or_else(|| cpu(o).map_or(1, |c| c.threads())),
+        threads: |o| o.threads.unwrap_or_else(greta_cpu::physical_cores),
     },
     BackendEntry {
         name: "reference",
@@ -47,9 +47,6 @@ pub const BACKENDS: &[BackendEntry] = &[
 fn cpu(options: &BackendOptions) -> Result<Cpu, BackendError> {
     Cpu::new(CpuOptions { threads: options.threads, ..CpuOptions::default() })
 }
-
-/// Most threads that are believed to be meant.
-const MOST_THREADS: usize = 1024;
 
 /// Why a backend can't be used.
 #[derive(Debug, thiserror::Error)]

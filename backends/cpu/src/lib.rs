@@ -18,6 +18,7 @@ use greta_backend::{Backend, BackendError, CompileOptions, Executable, Weights};
 use greta_graph::{Pass, Plan};
 use greta_ops::{Op, TensorDesc};
 use pool::Pool;
+pub use pool::physical_cores;
 use simd::Level;
 use std::sync::Arc;
 
@@ -40,7 +41,7 @@ pub struct Cpu {
 }
 
 /// More threads than any machine has are a slip of the keyboard.
-const MOST_THREADS: usize = 1024;
+pub const MOST_THREADS: usize = 1024;
 
 impl Cpu {
     /// Starts the threads.

@@ -108,7 +108,7 @@ impl Team {
 }
 
 /// Cores without counting their hyper-threads, as far as the process may use them.
-pub(crate) fn physical_cores() -> usize {
+pub fn physical_cores() -> usize {
     let allowed = std::thread::available_parallelism().map_or(1, |n| n.get());
     let mut cores = HashSet::new();
     for cpu in 0..allowed {
