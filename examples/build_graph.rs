@@ -110,7 +110,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{} events of passes; {} buffers for every op of a step\n", log.events.len(), plan.slots().len());
 
     // Plan → executable → session, which keeps a KV cache.
-    let exe = backend.compile(plan, weights, CompileOptions { max_tokens: 8, max_rows: 1, progress: None })?;
+    let exe = backend.compile(plan, weights, CompileOptions { max_tokens: 8, max_rows: 1, ..Default::default() })?;
     let mut session = exe.session(KvConfig { context: 64, sequences: 1 })?;
 
     // A prompt of three tokens, then five more, one at a time, each the likeliest after the last.

@@ -20,7 +20,7 @@ impl CaseRunner {
     pub fn new(case: &Case, backend: &dyn Backend) -> Result<CaseRunner, BackendError> {
         let built = build(case).map_err(|e| BackendError::Batch(format!("case {}: {e}", case.title())))?;
         let slots = built.slots.max(1);
-        let options = CompileOptions { max_tokens: slots, max_rows: 1, progress: None };
+        let options = CompileOptions { max_tokens: slots, max_rows: 1, ..CompileOptions::default() };
         let exe = backend.compile(built.plan, Arc::new(built.constants), options)?;
         let mut session = exe.session(KvConfig { context: slots, sequences: 1 })?;
         // As many tokens as the cache has slots: outputs that are caches then come back whole.

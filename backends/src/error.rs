@@ -43,6 +43,30 @@ pub enum BackendError {
     /// Threads, drivers and the like.
     #[error("{0}")]
     Device(String),
+    /// A route rule that can't be kept.
+    #[error("route `{rule}`: {why}")]
+    Route {
+        /// The rule.
+        rule: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A fault that can't be injected.
+    #[error("fault {injection}: {why}")]
+    Fault {
+        /// Which fault, where.
+        injection: String,
+        /// Why not.
+        why: String,
+    },
+    /// What receives tapped rows could not take one.
+    #[error("`{tap}`: {source}")]
+    Tap {
+        /// The tap.
+        tap: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A kernel wrote outside its buffer.
     #[error("bytes {place} the buffer of slot {slot} were overwritten, last by node `{node}` or before")]
     Guard {

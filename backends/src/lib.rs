@@ -6,11 +6,17 @@
 mod batch;
 mod case;
 mod error;
+mod fault;
 mod kv;
+mod route;
+pub mod taps;
 mod traits;
 
 pub use batch::{Batch, RowsWanted, StepOut, Want};
 pub use case::CaseRunner;
 pub use error::BackendError;
+pub use fault::{Fault, Injection};
 pub use kv::{KvConfig, KvError, KvOps, PageTable, SeqId};
+pub use route::RouteRule;
+pub use taps::{NoTaps, Phase, RowData, StepAt, TapRow, TapSink};
 pub use traits::{Backend, CompileOptions, Executable, Session, WeightView, Weights};

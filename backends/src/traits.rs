@@ -1,6 +1,6 @@
 //! Backend, executable, session: all object-safe, so that a backend is chosen by a string.
 
-use crate::{BackendError, Batch, KvConfig, KvOps, StepOut, Want};
+use crate::{BackendError, Batch, Injection, KvConfig, KvOps, NoTaps, RouteRule, StepAt, StepOut, TapSink, Want};
 use greta_graph::{Pass, Plan};
 use greta_ops::{Op, TensorDesc};
 use std::sync::Arc;
@@ -30,13 +30,18 @@ pub struct CompileOptions<'a> {
     pub max_tokens: usize,
     /// Most rows wanted in a step.
     pub max_rows: usize,
+    /// Kernels forced on nodes; the first rule that fits decides. One that fits no node, or names a kernel the node does
+    /// not have, is an error.
+    pub routes: &'a [RouteRule],
+    /// Faults built into kernels.
+    pub faults: &'a [Injection],
     /// Told now and then how many bytes of weights are ready, of how many.
     pub progress: Option<&'a dyn Fn(u64, u64)>,
 }
 
 impl Default for CompileOptions<'_> {
     fn default() -> Self {
-        CompileOptions { max_tokens: 512, max_rows: 8, progress: None }
+        CompileOptions { max_tokens: 512, max_rows: 8, routes: &[], faults: &[], progress: None }
     }
 }
 
@@ -47,6 +52,11 @@ pub trait Backend: Send + Sync {
 
     /// The device and how it is used, for people.
     fn describe(&self) -> String;
+
+    /// Names of the kernels that a route rule may force.
+    fn kernels(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Whether the backend wants this pass run. A fusion it has no kernel for is refused here.
     fn wants(&self, pass: &dyn Pass) -> bool;
@@ -77,8 +87,19 @@ pub trait Executable: Send + Sync {
 
 /// A KV cache, and the buffers to run steps with.
 pub trait Session: Send {
-    /// Runs one step.
-    fn run(&mut self, batch: &Batch, want: Want) -> Result<StepOut, BackendError>;
+    /// Runs one step without its taps.
+    fn run(&mut self, batch: &Batch, want: Want) -> Result<StepOut, BackendError> {
+        self.run_tapped(batch, want, StepAt::of(batch), &mut NoTaps)
+    }
+
+    /// Runs one step and hands the rows its taps record to `sink`.
+    fn run_tapped(
+        &mut self,
+        batch: &Batch,
+        want: Want,
+        at: StepAt,
+        sink: &mut dyn TapSink,
+    ) -> Result<StepOut, BackendError>;
 
     /// The cache.
     fn kv(&mut self) -> &mut dyn KvOps;

@@ -108,7 +108,7 @@ impl GraphBuilder {
         self.append(Node { name: name.into(), kind, outs }, &[])
     }
 
-    fn append(&mut self, node: Node, operands: &[Value]) -> Result<Value, BuildError> {
+    pub(crate) fn append(&mut self, node: Node, operands: &[Value]) -> Result<Value, BuildError> {
         let g = &mut self.graph;
         if g.names.contains_key(&node.name) {
             return Err(BuildError::DuplicateName(node.name));

@@ -13,6 +13,7 @@ impl Graph {
                 Kind::Weight { .. } => ("note", "weight".to_string()),
                 Kind::State { .. } => ("cylinder", "state".to_string()),
                 Kind::Op(op) => ("box", op.to_string()),
+                Kind::Tap(spec) => ("octagon", spec.to_string()),
             };
             let descs: Vec<_> = node.outs.iter().map(|d| d.to_string()).collect();
             let bold = if self.outputs().iter().any(|v| v.node == id) { ", penwidth=2" } else { "" };

@@ -45,6 +45,22 @@ pub enum BuildError {
         /// What there is.
         known: String,
     },
+    /// A pattern of node names that is no glob.
+    #[error("the pattern `{pattern}` can't be read: {why}")]
+    Pattern {
+        /// As given.
+        pattern: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A pattern that no node's name fits.
+    #[error("the pattern `{pattern}` matches no node; there are {near} …; `greta graph --text` lists them")]
+    NoMatch {
+        /// As given.
+        pattern: String,
+        /// Names close to it.
+        near: String,
+    },
     /// A saved graph that can't be read.
     #[error("the saved graph can't be read: {0}")]
     Json(String),

@@ -117,6 +117,8 @@ pub enum Kind {
     },
     /// An operation.
     Op(Op),
+    /// A look at its one operand: a leaf without outputs that changes nothing.
+    Tap(crate::TapSpec),
 }
 
 /// A node.

@@ -53,6 +53,9 @@ impl GraphJson {
                         return Err(BuildError::Json(format!("node `{}` has shapes its op does not give", n.name)));
                     }
                 }
+                kind @ Kind::Tap(_) => {
+                    b.append(crate::Node { name: n.name, kind, outs: n.outs }, &n.ins)?;
+                }
                 kind if n.ins.is_empty() => {
                     b.leaf(&n.name, kind, n.outs)?;
                 }

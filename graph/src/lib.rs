@@ -9,6 +9,7 @@ mod json;
 mod pass;
 pub mod passes;
 mod plan;
+mod taps;
 mod text;
 mod verify;
 
@@ -18,4 +19,5 @@ pub use graph::{Graph, Input, Kind, Node, NodeId, StateRole, Value};
 pub use json::GraphJson;
 pub use pass::{Pass, PassEvent, PassLog, Pipeline, Rewriter, Rewritten};
 pub use plan::{Plan, Size, Slot, SlotId};
+pub use taps::{Detail, NamePattern, PhaseFilter, TAP_PREFIX, TapMode, TapRequest, TapRows, TapSpec, insert_taps};
 pub use verify::verify;

@@ -1,6 +1,6 @@
 //! Passes: a pass rebuilds the graph, it never edits in place.
 
-use crate::{BuildError, Graph, GraphBuilder, Kind, NodeId, Value, passes};
+use crate::{BuildError, Graph, GraphBuilder, Kind, NodeId, TapMode, TapRequest, Value, insert_taps, passes};
 use greta_ops::Op;
 use std::collections::HashMap;
 
@@ -90,6 +90,10 @@ impl<'g> Rewriter<'g> {
                 let ins: Vec<_> = self.old.operands(id).iter().map(|&v| self.get(v)).collect();
                 self.new.op(&node.name, op.clone(), &ins)?
             }
+            Kind::Tap(_) => {
+                let ins: Vec<_> = self.old.operands(id).iter().map(|&v| self.get(v)).collect();
+                self.new.append(node.clone(), &ins)?
+            }
             leaf => self.new.leaf(&node.name, leaf.clone(), node.outs.clone())?,
         };
         self.put(id, new);
@@ -122,17 +126,30 @@ impl<'g> Rewriter<'g> {
 /// A list of passes, some of them switched off.
 pub struct Pipeline {
     passes: Vec<&'static dyn Pass>,
+    taps: Vec<TapRequest>,
+    mode: TapMode,
 }
 
 impl Pipeline {
+    fn of(passes: Vec<&'static dyn Pass>) -> Pipeline {
+        Pipeline { passes, taps: Vec::new(), mode: TapMode::default() }
+    }
+
+    /// With taps: before the fusions or after them, as the mode says.
+    pub fn with_taps(mut self, taps: &[TapRequest], mode: TapMode) -> Pipeline {
+        self.taps = taps.to_vec();
+        self.mode = mode;
+        self
+    }
+
     /// The passes that make the `exact` arithmetic: fusions alone.
     pub fn exact() -> Pipeline {
-        Pipeline { passes: passes::ALL.iter().copied().filter(|p| !p.changes_numbers()).collect() }
+        Pipeline::of(passes::ALL.iter().copied().filter(|p| !p.changes_numbers()).collect())
     }
 
     /// The passes that make the `int8` arithmetic.
     pub fn int8() -> Pipeline {
-        Pipeline { passes: passes::ALL.to_vec() }
+        Pipeline::of(passes::ALL.to_vec())
     }
 
     /// Without the fusions that make fused ops a backend does not have.
@@ -161,8 +178,18 @@ impl Pipeline {
     /// Runs the passes; each verifies what it made.
     pub fn run(&self, g: &Graph) -> Result<(Graph, PassLog), BuildError> {
         let (mut graph, mut log) = (g.clone(), PassLog::default());
-        for p in &self.passes {
+        let (arithmetic, fusions) = self.passes.iter().partition::<Vec<&dyn Pass>, _>(|p| p.changes_numbers());
+        for p in arithmetic {
             graph = p.run(&graph, &mut log)?.graph;
+        }
+        if self.mode == TapMode::Semantic && !self.taps.is_empty() {
+            graph = insert_taps(&graph, &self.taps)?;
+        }
+        for p in fusions {
+            graph = p.run(&graph, &mut log)?.graph;
+        }
+        if self.mode == TapMode::AsExecuted && !self.taps.is_empty() {
+            graph = insert_taps(&graph, &self.taps)?;
         }
         Ok((graph, log))
     }

@@ -26,6 +26,10 @@ impl fmt::Display for Graph {
                     let role = format!("{role:?}").to_lowercase();
                     write!(f, " = state {role} heads={heads}")?;
                 }
+                Kind::Tap(spec) => {
+                    let ins: Vec<_> = self.operands(id).iter().map(|&v| self.value_name(v)).collect();
+                    write!(f, "= {spec} ← {}", ins.join(", "))?;
+                }
                 Kind::Op(op) => {
                     let ins: Vec<_> = self.operands(id).iter().map(|&v| self.value_name(v)).collect();
                     write!(f, " = {op} ← {}", ins.join(", "))?;

@@ -11,6 +11,7 @@
 //! 8. `Slots` is the first dimension of cache values alone; `Seqs` and `Pages` belong to the block table alone.
 //! 9. A version of a cache is written at most once, and nothing reads it after that write: writes happen in place.
 //! 10. Outputs name values that are there, each once.
+//! 11. A tap has one operand and no output; its name is `tap:` and its operand's.
 
 use crate::{Graph, Kind, Node, NodeId, Violation};
 use greta_ops::{DType, Dim, Op};
@@ -50,6 +51,12 @@ fn check(g: &Graph, id: NodeId, node: &Node) -> Result<(), String> {
     }
     match &node.kind {
         Kind::Op(op) => check_op(g, id, node, op)?,
+        Kind::Tap(_) => {
+            let named = ins.len() == 1 && node.name == format!("{}{}", crate::TAP_PREFIX, g.value_name(ins[0]));
+            if !named || !node.outs.is_empty() {
+                return Err("a tap needs one operand, no output, and the name `tap:<operand>`".into());
+            }
+        }
         _ if !ins.is_empty() => return Err("is a leaf but has operands".into()),
         _ if node.outs.len() != 1 => return Err(format!("is a leaf with {} outputs", node.outs.len())),
         Kind::Input { input } => {

@@ -1,8 +1,8 @@
 //! A model on a backend, ready to open contexts.
 
 use crate::{Context, Model, ModelError};
-use greta_backend::{Backend, CompileOptions, Executable, KvConfig};
-use greta_graph::{Kind, PassLog, Pipeline, Plan};
+use greta_backend::{Backend, CompileOptions, Executable, Injection, KvConfig, RouteRule};
+use greta_graph::{Kind, PassLog, Pipeline, Plan, TapMode, TapRequest};
 use greta_ops::{DType, Op};
 use std::sync::Arc;
 
@@ -56,6 +56,14 @@ pub struct EngineOptions<'a> {
     pub without: Vec<String>,
     /// Values, by name, that every step gives back as well; a fusion that would hide one is refused.
     pub outputs: Vec<String>,
+    /// Trace taps.
+    pub taps: Vec<TapRequest>,
+    /// Which values the taps see.
+    pub tap_mode: TapMode,
+    /// Kernels to force.
+    pub routes: Vec<RouteRule>,
+    /// Faults to build in: for `greta faults`, `greta gate` and tests.
+    pub faults: Vec<Injection>,
     /// Told how many bytes of weights are ready, of how many.
     pub progress: Option<&'a dyn Fn(u64, u64)>,
 }
@@ -71,6 +79,10 @@ impl Default for EngineOptions<'_> {
             max_rows: 1,
             without: Vec::new(),
             outputs: Vec::new(),
+            taps: Vec::new(),
+            tap_mode: TapMode::Semantic,
+            routes: Vec::new(),
+            faults: Vec::new(),
             progress: None,
         }
     }
@@ -102,6 +114,8 @@ impl Engine {
         let options = CompileOptions {
             max_tokens: o.max_tokens.min(context * o.sequences),
             max_rows: o.max_rows,
+            routes: &o.routes,
+            faults: &o.faults,
             progress: o.progress,
         };
         let exe = backend.compile(plan, model.weights(), options)?;
@@ -118,7 +132,8 @@ impl Engine {
             Arithmetic::Exact => Pipeline::exact(),
             Arithmetic::Int8 => Pipeline::int8(),
         };
-        let (graph, log) = pipeline.retain(|p| backend.wants(p)).without(&o.without)?.run(&graph)?;
+        let (graph, log) =
+            pipeline.retain(|p| backend.wants(p)).without(&o.without)?.with_taps(&o.taps, o.tap_mode).run(&graph)?;
         Ok((Plan::new(graph), log))
     }
 

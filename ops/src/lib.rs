@@ -9,6 +9,7 @@ mod dtype;
 mod op;
 pub mod quant;
 mod spec;
+mod stats;
 mod tensor;
 
 mod add;
@@ -38,6 +39,7 @@ pub use quantize::Quantize;
 pub use rmsnorm::RmsNorm;
 pub use rope::{Pairing, Rope};
 pub use spec::{Bound, Cost, InferError, OpSpec, Precision};
+pub use stats::Stats;
 pub use swiglu::Swiglu;
 pub use tensor::{Data, HostTensor};
 

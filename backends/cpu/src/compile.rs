@@ -1,13 +1,15 @@
 //! From a plan to stages.
 
+use crate::choice::Choice;
 use crate::kernels::cache::{PageShape, Side};
 use crate::kv::StateShape;
-use crate::ops::{self, Kernel, Place};
+use crate::ops::{self, Kernel, Lowering, Place};
 use crate::pool::Pool;
 use crate::session::CpuSession;
 use crate::simd::Level;
+use crate::taps::{self, TapKernel, TapPoint};
 use crate::weights::{self, Prepared};
-use greta_backend::{BackendError, CompileOptions, Executable, KvConfig, Session, Weights};
+use greta_backend::{BackendError, CompileOptions, Executable, KvConfig, Phase, Session, Weights};
 use greta_graph::{Graph, Kind, NodeId, Plan, SlotId, StateRole, Value};
 use greta_ops::Bindings;
 use std::collections::{HashMap, HashSet};
@@ -17,14 +19,27 @@ use std::sync::Arc;
 pub(crate) struct Stage {
     pub node: NodeId,
     pub kernel: Box<dyn Kernel>,
+    /// The kernel of decode steps, where it is another one.
+    pub decode: Option<Box<dyn Kernel>>,
     /// Every thread must have finished the stages before: this one reads what they write, or writes what they use.
     pub barrier: bool,
+}
+
+impl Stage {
+    /// The kernel that a step of this phase takes.
+    pub fn kernel(&self, phase: Phase) -> &dyn Kernel {
+        match (&self.decode, phase) {
+            (Some(k), Phase::Decode) => &**k,
+            _ => &*self.kernel,
+        }
+    }
 }
 
 /// A compiled plan.
 pub(crate) struct Compiled {
     pub plan: Plan,
     pub stages: Vec<Stage>,
+    pub taps: Vec<TapPoint>,
     pub states: Vec<StateShape>,
     /// Which state a cache value belongs to.
     pub state_of: HashMap<NodeId, usize>,
@@ -45,31 +60,50 @@ pub(crate) fn compile(
 ) -> Result<Arc<dyn Executable>, BackendError> {
     let g = plan.graph();
     supported(g)?;
+    let choice = Choice::new(g, level, &options)?;
     let (states, state_of) = states(g);
-    let prepared = weights::prepare(g, &weights, &pool, options.progress)?;
-    let mut stages = Vec::new();
+    let prepared = weights::prepare(g, &weights, &pool, &choice.plain, options.progress)?;
+    let (mut stages, mut taps) = (Vec::new(), Vec::new());
     for (id, node) in g.nodes() {
-        if let Kind::Op(op) = &node.kind {
-            let ins: Vec<Place> = g.operands(id).iter().map(|&v| place(&plan, &prepared, &state_of, v)).collect();
-            let outs: Vec<Place> = (0..node.outs.len())
-                .map(|o| place(&plan, &prepared, &state_of, Value { node: id, out: o as u8 }))
-                .collect();
-            let descs = g.operands(id).iter().map(|&v| g.desc(v).clone()).collect();
-            let lowering = ops::Lowering {
+        let lowering = |level| {
+            let place = |v: Value| place(&plan, &prepared, &state_of, v);
+            ops::Lowering {
+                graph: g,
+                node: id,
                 level,
                 threads: pool.threads(),
-                ins,
-                outs,
-                descs,
+                ins: g.operands(id).iter().map(|&v| place(v)).collect(),
+                outs: (0..node.outs.len()).map(|o| place(Value { node: id, out: o as u8 })).collect(),
+                descs: g.operands(id).iter().map(|&v| g.desc(v).clone()).collect(),
                 states: &states,
                 prepared: &prepared,
-            };
-            stages.push(Stage { node: id, kernel: ops::lower(op, lowering), barrier: false });
+            }
+        };
+        match &node.kind {
+            Kind::Op(op) => {
+                let (kernel, decode) = choice.kernels(op, id, lowering)?;
+                stages.push(Stage { node: id, kernel, decode, barrier: false });
+            }
+            Kind::Tap(_) => {
+                let Lowering { mut ins, .. } = lowering(level);
+                let (place, index) = (ins.remove(0), taps.len());
+                let state = g.operands(id).first().and_then(|&v| g.state_of(v)).map(|s| g.node(s).name.clone());
+                let Some(point) = TapPoint::new(g, id, &place, state) else { continue };
+                let (dtype, cols, kept) = (point.dtype, point.cols, point.kept);
+                let kernel = TapKernel { index, level, place, dtype, cols, kept };
+                let kernel = choice.tap(point.value, kernel)?;
+                stages.push(Stage { node: id, kernel, decode: None, barrier: false });
+                taps.push(point);
+            }
+            _ => {}
         }
     }
-    place_barriers(&plan, &state_of, &mut stages);
+    let stages = place_barriers(&plan, &state_of, stages);
+    for point in &mut taps {
+        point.stage = stages.iter().position(|s| s.node == point.value.node);
+    }
     let (max_tokens, max_rows) = (options.max_tokens, options.max_rows);
-    Ok(Arc::new(Compiled { plan, stages, states, state_of, prepared, pool, max_tokens, max_rows, guard }))
+    Ok(Arc::new(Compiled { plan, stages, taps, states, state_of, prepared, pool, max_tokens, max_rows, guard }))
 }
 
 fn supported(g: &Graph) -> Result<(), BackendError> {
@@ -135,24 +169,63 @@ enum Touched {
     State(usize),
 }
 
-/// A barrier stands before a stage that reads what was written, or writes what was used, since the last barrier.
-fn place_barriers(plan: &Plan, state_of: &HashMap<NodeId, usize>, stages: &mut [Stage]) {
+/// Puts barriers where they are needed, and taps where they need none.
+///
+/// A barrier stands before a stage that reads what was written, or writes what was used, since the last barrier. A tap
+/// waits for the next barrier that another stage needs anyway, unless that stage would overwrite what it looks at.
+fn place_barriers(plan: &Plan, state_of: &HashMap<NodeId, usize>, stages: Vec<Stage>) -> Vec<Stage> {
     let g = plan.graph();
     let touched =
         |v: Value| plan.place(v).map(Touched::Slot).or_else(|| state_of.get(&v.node).map(|&s| Touched::State(s)));
-    let (mut written, mut read): (HashSet<Touched>, HashSet<Touched>) = Default::default();
+    let reads = |s: &Stage| -> Vec<_> { g.operands(s.node).iter().filter_map(|&v| touched(v)).collect() };
+    let writes = |s: &Stage| -> Vec<_> {
+        let outs = 0..g.node(s.node).outs.len() as u8;
+        outs.filter_map(|out| touched(Value { node: s.node, out })).collect()
+    };
+    let mut line = Line::default();
+    let mut waiting: Vec<Stage> = Vec::new();
     for stage in stages {
-        let reads: Vec<_> = g.operands(stage.node).iter().filter_map(|&v| touched(v)).collect();
-        let outs = 0..g.node(stage.node).outs.len() as u8;
-        let writes: Vec<_> = outs.filter_map(|out| touched(Value { node: stage.node, out })).collect();
-        stage.barrier =
-            reads.iter().any(|t| written.contains(t)) || writes.iter().any(|t| written.contains(t) || read.contains(t));
-        if stage.barrier {
-            written.clear();
-            read.clear();
+        if taps::is_tap(g, stage.node) {
+            waiting.push(stage);
+            continue;
         }
-        read.extend(reads);
-        written.extend(writes);
+        let (r, w) = (reads(&stage), writes(&stage));
+        if waiting.iter().any(|t| reads(t).iter().any(|x| w.contains(x))) {
+            waiting.drain(..).for_each(|t| line.push(reads(&t), Vec::new(), t));
+        }
+        let met = line.needs(&r, &w);
+        line.push(r, w, stage);
+        if met {
+            waiting.drain(..).for_each(|t| line.push(reads(&t), Vec::new(), t));
+        }
+    }
+    waiting.into_iter().for_each(|t| line.push(reads(&t), Vec::new(), t));
+    line.stages
+}
+
+/// Stages in order, and what was touched since the last barrier.
+#[derive(Default)]
+struct Line {
+    stages: Vec<Stage>,
+    written: HashSet<Touched>,
+    read: HashSet<Touched>,
+}
+
+impl Line {
+    fn needs(&self, reads: &[Touched], writes: &[Touched]) -> bool {
+        reads.iter().any(|t| self.written.contains(t))
+            || writes.iter().any(|t| self.written.contains(t) || self.read.contains(t))
+    }
+
+    fn push(&mut self, reads: Vec<Touched>, writes: Vec<Touched>, mut stage: Stage) {
+        stage.barrier = self.needs(&reads, &writes);
+        if stage.barrier {
+            self.written.clear();
+            self.read.clear();
+        }
+        self.read.extend(reads);
+        self.written.extend(writes);
+        self.stages.push(stage);
     }
 }
 
@@ -163,7 +236,9 @@ impl Executable for Compiled {
 
     fn routes(&self, tokens: usize, rows: usize) -> Vec<(String, String)> {
         let at = Bindings { tokens, rows, ..Bindings::default() };
-        self.stages.iter().map(|s| (self.plan.graph().node(s.node).name.clone(), s.kernel.route(&at))).collect()
+        let ops = self.stages.iter().filter(|s| !taps::is_tap(self.plan.graph(), s.node));
+        let phase = if tokens == 1 { Phase::Decode } else { Phase::Prefill };
+        ops.map(|s| (self.plan.graph().node(s.node).name.clone(), s.kernel(phase).route(&at))).collect()
     }
 
     fn session(self: Arc<Self>, kv: KvConfig) -> Result<Box<dyn Session>, BackendError> {

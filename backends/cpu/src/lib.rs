@@ -4,14 +4,17 @@
 //! counter. Who computes a chunk, and how chunks are cut, changes no bit of it (promise P1). Weights of matmuls are
 //! repacked when compiling and the file's pages given back.
 
+mod choice;
 mod compile;
 pub mod kernels;
 mod kv;
 mod memory;
 mod ops;
+mod plain;
 mod pool;
 mod session;
 pub mod simd;
+mod taps;
 mod weights;
 
 use greta_backend::{Backend, BackendError, CompileOptions, Executable, Weights};
@@ -70,6 +73,10 @@ impl Backend for Cpu {
     fn describe(&self) -> String {
         let levels: Vec<_> = Level::available().iter().map(|l| l.name()).collect();
         format!("{} threads, {} (this CPU has {})", self.threads(), self.level.name(), levels.join(", "))
+    }
+
+    fn kernels(&self) -> Vec<String> {
+        Level::available().iter().map(|l| l.name()).chain([plain::NAME]).map(String::from).collect()
     }
 
     fn wants(&self, _: &dyn Pass) -> bool {

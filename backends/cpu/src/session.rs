@@ -4,7 +4,8 @@ use crate::compile::Compiled;
 use crate::kv::Cache;
 use crate::memory::Block;
 use crate::ops::Memory;
-use greta_backend::{BackendError, Batch, KvConfig, KvOps, Session, StepOut, Want};
+use crate::taps::TapBuffer;
+use greta_backend::{BackendError, Batch, KvConfig, KvOps, Session, StepAt, StepOut, TapSink, Want};
 use greta_graph::{Input, Kind, SlotId, Value};
 use greta_ops::{Bindings, DType, HostTensor, PAGE_TOKENS};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub(crate) struct CpuSession {
     model: Arc<Compiled>,
     cache: Cache,
     slots: Vec<Block>,
+    taps: Vec<TapBuffer>,
     /// Next chunk of each stage.
     next: Vec<AtomicUsize>,
 }
@@ -35,7 +37,8 @@ impl CpuSession {
         }
         let cache = Cache::new(kv, &model.states);
         let next = model.stages.iter().map(|_| AtomicUsize::new(0)).collect();
-        Ok(CpuSession { model, cache, slots, next })
+        let taps = model.taps.iter().map(|_| TapBuffer::default()).collect();
+        Ok(CpuSession { model, cache, slots, taps, next })
     }
 
     /// Slots and page numbers come from the page table, but a batch can be made by hand.
@@ -83,6 +86,22 @@ impl CpuSession {
         Ok(())
     }
 
+    /// Hands what the taps kept to the sink.
+    fn deliver(
+        &self,
+        sizes: &Bindings,
+        step: StepAt,
+        batch: &Batch,
+        sink: &mut dyn TapSink,
+    ) -> Result<(), BackendError> {
+        for (buffer, point) in self.taps.iter().zip(&self.model.taps).filter(|(b, _)| !b.rows.is_empty()) {
+            let kernel = point.stage.map(|s| self.model.stages[s].kernel(step.phase));
+            let route = kernel.map_or("input".into(), |k| k.route(sizes));
+            buffer.deliver(point, self.model.plan.graph(), &route, step, batch, sink)?;
+        }
+        Ok(())
+    }
+
     fn collect(&self, memory: &Memory<'_>, batch: &Batch, want: Want) -> StepOut {
         let g = self.model.plan.graph();
         let mut out = StepOut::default();
@@ -117,7 +136,13 @@ impl CpuSession {
 }
 
 impl Session for CpuSession {
-    fn run(&mut self, batch: &Batch, want: Want) -> Result<StepOut, BackendError> {
+    fn run_tapped(
+        &mut self,
+        batch: &Batch,
+        want: Want,
+        step: StepAt,
+        sink: &mut dyn TapSink,
+    ) -> Result<StepOut, BackendError> {
         self.check(batch)?;
         let table = self.cache.table();
         let at = Bindings {
@@ -137,14 +162,19 @@ impl Session for CpuSession {
             Input::BlockTable => &blocks,
         });
         let slots = self.slots.iter().map(|b| b.base().wrapping_add(GUARD)).collect();
-        let memory = Memory::new(at, inputs, slots, &self.cache);
+        for (buffer, point) in self.taps.iter_mut().zip(&self.model.taps) {
+            if sink.active() { buffer.prepare(point, step, batch) } else { buffer.clear() }
+        }
+        let views: Vec<_> = self.taps.iter_mut().map(TapBuffer::view).collect();
+        let memory = Memory::new(at, inputs, slots, &self.cache, &views);
         self.next.iter_mut().for_each(|n| *n.get_mut() = 0);
         self.model.pool.team(|team| {
             for (stage, next) in self.model.stages.iter().zip(&self.next) {
                 if stage.barrier && !team.barrier() {
                     return;
                 }
-                let chunks = stage.kernel.chunks(&memory);
+                let kernel = stage.kernel(step.phase);
+                let chunks = kernel.chunks(&memory);
                 loop {
                     let chunk = next.fetch_add(1, Ordering::Relaxed);
                     if chunk >= chunks {
@@ -152,13 +182,14 @@ impl Session for CpuSession {
                     }
                     // SAFETY: the plan keeps values that are alive apart, barriers keep a stage from running beside one
                     // whose values it reads or overwrites, and the counter gives each chunk to one thread.
-                    unsafe { stage.kernel.run(&memory, chunk) };
+                    unsafe { kernel.run(&memory, chunk) };
                 }
             }
         })?;
         if self.model.guard {
             self.check_guards()?;
         }
+        self.deliver(&at, step, batch, sink)?;
         Ok(self.collect(&memory, batch, want))
     }
 

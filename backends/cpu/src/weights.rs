@@ -7,7 +7,7 @@ use crate::pool::Pool;
 use greta_backend::{BackendError, Weights};
 use greta_graph::{Graph, Kind, NodeId};
 use greta_ops::{DType, Op, TensorDesc};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,13 +63,17 @@ struct Uses {
     small: bool,
 }
 
-fn uses(g: &Graph, id: NodeId) -> Uses {
+fn uses(g: &Graph, id: NodeId, plain: &HashSet<NodeId>) -> Uses {
     let mut u = Uses::default();
     let value = greta_graph::Value { node: id, out: 0 };
     for c in g.consumers(value) {
         let first = g.operands(c).first() == Some(&value);
         match &g.node(c).kind {
-            Kind::Op(Op::MatMul(_)) if first => u.panels = true,
+            Kind::Op(Op::MatMul(_)) if first => {
+                u.panels = true;
+                u.mapped |= plain.contains(&c);
+            }
+            Kind::Tap(_) => {}
             Kind::Op(Op::Embed(_) | Op::Dequant(_)) if first => u.mapped = true,
             _ => u.small = true,
         }
@@ -83,6 +87,7 @@ pub(crate) fn prepare(
     g: &Graph,
     weights: &Arc<dyn Weights>,
     pool: &Pool,
+    plain: &HashSet<NodeId>,
     progress: Option<&dyn Fn(u64, u64)>,
 ) -> Result<Prepared, BackendError> {
     let mut out = Prepared::default();
@@ -90,7 +95,7 @@ pub(crate) fn prepare(
     for (id, node) in g.nodes() {
         let Kind::Weight { tensor, rows } = &node.kind else { continue };
         let bytes = find(weights.as_ref(), tensor, rows, &node.outs[0])?;
-        let u = uses(g, id);
+        let u = uses(g, id, plain);
         if u.mapped {
             let dtype = node.outs[0].dtype;
             out.mapped

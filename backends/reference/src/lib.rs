@@ -3,9 +3,11 @@
 //! It is the oracle of a whole model, and the second backend wherever one is to be switched. Values stay f64 between
 //! ops unless an op's output type is an integer; only the KV cache rounds, to the type it declares. It is slow.
 
+mod taps;
+
 use greta_backend::{
-    Backend, BackendError, Batch, CompileOptions, Executable, KvConfig, KvError, KvOps, PageTable, Session, StepOut,
-    Want, Weights,
+    Backend, BackendError, Batch, CompileOptions, Executable, KvConfig, KvError, KvOps, PageTable, Session, StepAt,
+    StepOut, TapSink, Want, Weights,
 };
 use greta_graph::{Graph, Input, Kind, NodeId, Pass, Plan, Value};
 use greta_ops::{HostTensor, Op, PAGE_TOKENS, TensorDesc};
@@ -40,6 +42,14 @@ impl Backend for Reference {
         weights: Arc<dyn Weights>,
         options: CompileOptions<'_>,
     ) -> Result<Arc<dyn Executable>, BackendError> {
+        if let Some(f) = options.faults.first() {
+            let why = "this backend runs definitions; faults are injected into kernels".into();
+            return Err(BackendError::Fault { injection: f.to_string(), why });
+        }
+        if let Some(r) = options.routes.first() {
+            let why = "this backend has one way to compute an op".into();
+            return Err(BackendError::Route { rule: r.to_string(), why });
+        }
         let mut tensors = HashMap::new();
         for (id, node) in plan.graph().nodes() {
             if let Kind::Weight { tensor, rows } = &node.kind {
@@ -130,7 +140,13 @@ struct Running {
 }
 
 impl Session for Running {
-    fn run(&mut self, batch: &Batch, want: Want) -> Result<StepOut, BackendError> {
+    fn run_tapped(
+        &mut self,
+        batch: &Batch,
+        want: Want,
+        at: StepAt,
+        sink: &mut dyn TapSink,
+    ) -> Result<StepOut, BackendError> {
         let (max_tokens, max_rows) = self.limits();
         batch.check(max_tokens, max_rows)?;
         let graph = self.model.plan.graph();
@@ -139,6 +155,12 @@ impl Session for Running {
             let outs = match &node.kind {
                 Kind::Input { input } => vec![self.input(*input, batch)],
                 Kind::Weight { .. } => continue,
+                Kind::Tap(_) => {
+                    if sink.active() {
+                        taps::deliver(graph, id, &values, batch, at, sink)?;
+                    }
+                    vec![]
+                }
                 Kind::State { .. } => vec![self.cache.states[&id].clone()],
                 Kind::Op(op) => {
                     let ins = graph.operands(id);

@@ -1,8 +1,8 @@
 //! Leaves out what no output needs.
 
-use crate::{BuildError, Graph, Pass, PassLog, Rewriter, Rewritten};
+use crate::{BuildError, Graph, Kind, Pass, PassLog, Rewriter, Rewritten};
 
-/// Keeps the nodes that an output reads, directly or not. A graph without outputs becomes empty.
+/// Keeps the nodes that an output or a tap reads, directly or not. A graph without outputs becomes empty.
 pub struct DropDead;
 
 impl Pass for DropDead {
@@ -16,6 +16,9 @@ impl Pass for DropDead {
             live[v.node.index()] = true;
         }
         let ids: Vec<_> = g.nodes().map(|(id, _)| id).collect();
+        for (id, node) in g.nodes() {
+            live[id.index()] |= matches!(node.kind, Kind::Tap(_));
+        }
         for &id in ids.iter().rev() {
             if live[id.index()] {
                 g.operands(id).iter().for_each(|v| live[v.node.index()] = true);

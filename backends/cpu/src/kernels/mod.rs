@@ -19,6 +19,7 @@ pub mod repack;
 pub mod rmsnorm;
 pub mod rope;
 mod scratch;
+pub mod stats;
 pub mod swiglu;
 mod unpack;
 

@@ -2,6 +2,7 @@
 
 use crate::kv::Cache;
 use crate::memory::Block;
+use crate::taps::TapView;
 use greta_graph::{Input, NodeId, SlotId};
 use greta_ops::Bindings;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub(crate) struct Memory<'a> {
     inputs: [&'a [i32]; 6],
     slots: Vec<*mut u8>,
     cache: &'a Cache,
+    taps: &'a [TapView],
 }
 
 // SAFETY: the pointers are to the session's own blocks; kernels keep to the parts of them that are theirs.
@@ -35,12 +37,31 @@ unsafe impl Sync for Memory<'_> {}
 
 impl<'a> Memory<'a> {
     /// `inputs` in the order of [`Input::ALL`]; `slots` by number.
-    pub fn new(at: Bindings, inputs: [&'a [i32]; 6], slots: Vec<*mut u8>, cache: &'a Cache) -> Self {
-        Memory { at, inputs, slots, cache }
+    pub fn new(
+        at: Bindings,
+        inputs: [&'a [i32]; 6],
+        slots: Vec<*mut u8>,
+        cache: &'a Cache,
+        taps: &'a [TapView],
+    ) -> Self {
+        Memory { at, inputs, slots, cache, taps }
     }
 
     pub fn input(&self, input: Input) -> &[i32] {
         self.inputs[Input::ALL.iter().position(|&i| i == input).unwrap_or(0)]
+    }
+
+    /// What a tap writes through in this step.
+    pub fn tap(&self, index: usize) -> Option<TapView> {
+        self.taps.get(index).copied()
+    }
+
+    /// A token's row of a cache as stored.
+    ///
+    /// # Safety
+    /// Nobody writes to the cache meanwhile.
+    pub unsafe fn cache_row(&self, state: usize, slot: usize) -> Vec<f32> {
+        self.cache.row(state, slot)
     }
 
     pub fn slot(&self, slot: SlotId) -> *mut u8 {

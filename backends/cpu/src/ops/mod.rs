@@ -17,6 +17,7 @@ pub(crate) use memory::{Memory, Place};
 use crate::kv::StateShape;
 use crate::simd::Level;
 use crate::weights::Prepared;
+use greta_graph::{Graph, NodeId};
 use greta_ops::{Bindings, Op, Pattern, TensorDesc};
 use std::ops::Range;
 
@@ -38,6 +39,8 @@ pub(crate) trait Kernel: Send + Sync {
 
 /// What lowering knows of a node.
 pub(crate) struct Lowering<'a> {
+    pub graph: &'a Graph,
+    pub node: NodeId,
     pub level: Level,
     pub threads: usize,
     pub ins: Vec<Place>,
