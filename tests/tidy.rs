@@ -17,7 +17,11 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("greta-cpu", &["greta-ops", "greta-graph", "greta-backend"]),
     ("greta-reference", &["greta-ops", "greta-graph", "greta-backend"]),
     ("greta-models", &["greta-ops", "greta-graph", "greta-backend"]),
-    ("greta", &["greta-ops", "greta-graph", "greta-backend", "greta-cpu", "greta-reference", "greta-models"]),
+    ("greta-trace", &["greta-ops", "greta-graph", "greta-backend", "greta-models"]),
+    (
+        "greta",
+        &["greta-ops", "greta-graph", "greta-backend", "greta-cpu", "greta-reference", "greta-models", "greta-trace"],
+    ),
 ];
 
 fn dependencies() -> Result<(), Outcome> {
@@ -54,7 +58,7 @@ fn root() -> &'static Path {
 fn source() -> Result<(), Outcome> {
     let mut failures = Vec::new();
     let mut files = Vec::new();
-    for room in ["ops", "graph", "backends", "models", "cli", "tests", "benches", "examples"] {
+    for room in ["ops", "graph", "backends", "models", "trace", "cli", "tests", "benches", "examples"] {
         collect(&root().join(room), &mut files)?;
     }
     if files.len() < 50 {

@@ -1,7 +1,7 @@
 //! A model on a backend, ready to open contexts.
 
 use crate::{Context, Model, ModelError};
-use greta_backend::{Backend, CompileOptions, Executable, Injection, KvConfig, RouteRule};
+use greta_backend::{Backend, CompileOptions, Executable, Injection, KvConfig, RouteRule, Session};
 use greta_graph::{Kind, PassLog, Pipeline, Plan, TapMode, TapRequest};
 use greta_ops::{DType, Op};
 use std::sync::Arc;
@@ -166,6 +166,11 @@ impl Engine {
     /// Most tokens of a sequence.
     pub fn context_size(&self) -> usize {
         self.kv.context
+    }
+
+    /// Opens a session with an empty cache, for batches and taps of one's own.
+    pub fn session(&self) -> Result<Box<dyn Session>, ModelError> {
+        Ok(self.exe.clone().session(self.kv)?)
     }
 
     /// Opens a context with an empty cache.

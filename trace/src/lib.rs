@@ -1,0 +1,17 @@
+//! Runs recorded through taps, compared and judged: which operation's numbers are wrong first, and why.
+//!
+//! A [`Recording`] is what taps recorded, in memory; it comes from [`tracer::run`], from a run folder, or from another
+//! engine's files. Nothing here computes with a device: it asks a session.
+
+mod error;
+pub mod hypotheses;
+mod info;
+pub mod judge;
+pub mod prompts;
+pub mod recording;
+pub mod tracer;
+
+pub use error::TraceError;
+pub use info::{ModelInfo, PromptInfo, RunInfo, SCHEMA, Status, StepInfo, TapInfo, fingerprint, sha256};
+pub use recording::{At, Recording, Row, RowSink, Series};
+pub use tracer::TracePlan;

@@ -1,0 +1,90 @@
+//! The built-in prompts: the same four in every report.
+
+use crate::{PromptInfo, TraceError};
+use greta_models::Model;
+use greta_models::tokenizer::EncodeOptions;
+
+/// A prompt's name and text.
+pub struct BuiltIn {
+    /// Its name.
+    pub id: &'static str,
+    /// What it is for.
+    pub about: &'static str,
+    text: fn() -> String,
+}
+
+impl BuiltIn {
+    /// The prompt's text, special tokens spelled out where the prompt has some.
+    pub fn text(&self) -> String {
+        (self.text)()
+    }
+}
+
+/// Every built-in prompt, shortest first.
+pub const BUILT_IN: &[BuiltIn] = &[
+    BuiltIn { id: "p0_short", about: "two or three tokens", text: || "Hi".into() },
+    BuiltIn {
+        id: "p4_sys",
+        about: "a system message and a question",
+        text: || {
+            "You are a helpful AI assistant. Answer in one sentence.\n\nWhat is the capital of France, and which river runs through it?\n".into()
+        },
+    },
+    BuiltIn {
+        id: "p5_ba",
+        about: "a question in Spanish",
+        text: || {
+            "Buenos Aires es la capital de la Argentina. ¿Cuántos habitantes tiene la ciudad y qué río la baña?".into()
+        },
+    },
+    BuiltIn { id: "p6_long", about: "at least 200 tokens", text: long },
+];
+
+fn long() -> String {
+    let lines = [
+        "The river rises in the mountains and runs east through two valleys before it meets the sea.",
+        "Its upper course is fed by snow, and in spring the water carries gravel and broken trees.",
+        "In the first valley there are mills, a stone bridge with five arches, and a market every Thursday.",
+        "People there grow beans, barley and a bitter apple that keeps through the winter.",
+        "The second valley is wider; a railway follows the bank, and barges bring timber to the harbour.",
+        "A lighthouse was built in 1871 after three ships were lost on the bar in a single night.",
+        "Its keeper wrote down the wind, the tide and every sail he saw, for thirty-four years.",
+        "The books are kept in the town hall, and a school class reads from them once a year.",
+        "Nobody has found the page for the night of the great flood, although many have looked.",
+        "Some say the keeper tore it out himself; others say that there never was one.",
+    ];
+    format!("{}\n\nSummarise the text above in three sentences.", lines.join(" "))
+}
+
+/// The built-in prompts of these names as a model's tokens; all of them if none is named.
+///
+/// `p6_long` has at least 200 tokens wherever the context has room for them.
+pub fn built_in(model: &Model, ids: &[String], context: usize) -> Result<Vec<PromptInfo>, TraceError> {
+    for id in ids {
+        if !BUILT_IN.iter().any(|b| b.id == *id) {
+            let known = BUILT_IN.iter().map(|b| b.id).collect::<Vec<_>>().join(", ");
+            return Err(TraceError::UnknownPrompt { id: id.clone(), known });
+        }
+    }
+    let wanted = BUILT_IN.iter().filter(|b| ids.is_empty() || ids.iter().any(|i| i == b.id));
+    wanted
+        .map(|b| {
+            let text = b.text();
+            let mut tokens = encode(model, &text)?;
+            // Leaves room for decode steps after the prompt.
+            tokens.truncate(context.saturating_sub(8).max(1));
+            Ok(PromptInfo { id: b.id.into(), text: Some(text), tokens, decoded: Vec::new() })
+        })
+        .collect()
+}
+
+/// A text as a model's tokens: special tokens recognised, the beginning of sequence added where the tokenizer does so.
+pub fn encode(model: &Model, text: &str) -> Result<Vec<u32>, TraceError> {
+    let tokenizer = model.tokenizer()?;
+    let options = EncodeOptions { add_special: true, parse_special: true };
+    let mut tokens = tokenizer.encode(text, options).map_err(|e| TraceError::Prompt(e.to_string()))?;
+    if tokenizer.adds_eos() {
+        tokens.pop();
+    }
+    Ok(tokens)
+}
