@@ -59,42 +59,39 @@ impl OpSpec for MatMul {
 
     fn reference(&self, ins: &[&HostTensor]) -> Vec<HostTensor> {
         let (w, x) = (ins[0], ins[1]);
-        let mut out = vec![0.0; x.rows() * w.rows()];
+        let x = activations(x, ins.get(2).copied());
+        let mut out = vec![0.0; x.len() * w.rows()];
         for n in 0..w.rows() {
             let row = match (&w.data, ins.len()) {
                 (Data::Packed(dtype, bytes), 3) => unrounded(*dtype, w.packed_row(*dtype, bytes, n)),
                 _ => w.row(n).into_owned(),
             };
-            for t in 0..x.rows() {
-                let x_row = x.row(t);
-                let terms = row.iter().zip(x_row.iter());
-                out[t * w.rows() + n] = match ins.get(2) {
-                    None => terms.map(|(w, x)| w * x).sum(),
-                    Some(s) => {
-                        let s = s.row(t);
-                        terms.enumerate().map(|(k, (w, x))| w * (x * s[k / ACT_BLOCK])).sum()
-                    }
-                };
+            for (t, x) in x.iter().enumerate() {
+                out[t * w.rows() + n] = dot(&row, x);
             }
         }
-        vec![HostTensor::real(&[x.rows(), w.rows()], out)]
+        vec![HostTensor::real(&[x.len(), w.rows()], out)]
     }
 
     fn error_bound(&self, ins: &[&HostTensor], outs: &[HostTensor], p: Precision) -> Vec<Bound> {
-        let (w, x) = (ins[0], ins[1]);
-        let mut bound = vec![0.0; x.rows() * w.rows()];
+        let w = ins[0];
+        let x = activations(ins[1], None);
+        let scales: Vec<_> = ins.get(2).map_or(Vec::new(), |s| (0..s.rows()).map(|t| s.row(t)).collect());
+        let mut bound = vec![0.0; x.len() * w.rows()];
         for n in 0..w.rows() {
-            for t in 0..x.rows() {
+            let (exact, int8) = match (&w.data, scales.is_empty()) {
+                (Data::Packed(dtype, bytes), false) => {
+                    (Vec::new(), IntRow::new(*dtype, w.packed_row(*dtype, bytes, n)))
+                }
+                _ => (w.row(n).iter().map(|v| v.abs()).collect::<Vec<f64>>(), None),
+            };
+            for (t, x) in x.iter().enumerate() {
                 let i = t * w.rows() + n;
-                let y = outs[0].reals()[i].abs() * p.unit();
-                bound[i] = y + match (&w.data, ins.get(2)) {
-                    (Data::Packed(dtype, bytes), Some(s)) => {
-                        int8_slack(*dtype, w.packed_row(*dtype, bytes, n), &x.row(t), &s.row(t), p)
-                    }
-                    _ => {
-                        p.dot(x.cols()) * w.row(n).iter().zip(x.row(t).iter()).map(|(a, b)| (a * b).abs()).sum::<f64>()
-                    }
+                let slack = match &int8 {
+                    Some(row) => row.slack(x, &scales[t], p),
+                    None => p.dot(x.len()) * dot_abs(&exact, x),
                 };
+                bound[i] = outs[0].reals()[i].abs() * p.unit() + slack;
             }
         }
         vec![bound]
@@ -164,29 +161,90 @@ fn unrounded(dtype: DType, row: &[u8]) -> Vec<f64> {
     out
 }
 
-/// Rounding of the f32 block sums: the integer dots are exact, so only their sizes count, not the sizes of their terms.
-fn int8_slack(dtype: DType, row: &[u8], codes: &[f64], scales: &[f64], p: Precision) -> f64 {
-    let Some(f) = quant::format(dtype) else { return 0.0 };
-    let (mut total, mut terms) = (0.0, 0usize);
-    for (b, block) in row.chunks_exact(dtype.block_bytes()).enumerate() {
-        let parts = f.parts(block);
-        for sub in (0..dtype.block_len()).step_by(ACT_BLOCK) {
-            let at = b * dtype.block_len() + sub;
-            let (mut dot, mut min) = (0.0, 0.0);
-            for i in 0..ACT_BLOCK {
-                let (x, g) = (codes[at + i], (sub + i) / f.sub);
-                dot += f64::from(parts.scales[g]) * f64::from(i32::from(parts.codes[sub + i]) - f.offset) * x;
-                min += f64::from(parts.mins[g]) * x;
+/// Rows of activations as reals: what codes stand for, if scales are given.
+fn activations(x: &HostTensor, scales: Option<&HostTensor>) -> Vec<Vec<f64>> {
+    let row = |t: usize| {
+        let mut row = x.row(t).into_owned();
+        if let Some(s) = scales {
+            for (block, s) in row.chunks_exact_mut(ACT_BLOCK).zip(s.row(t).iter()) {
+                block.iter_mut().for_each(|v| *v *= s);
             }
-            let s = scales[at / ACT_BLOCK].abs();
-            total += s * (f64::from(parts.d) * dot).abs();
+        }
+        row
+    };
+    (0..x.rows()).map(row).collect()
+}
+
+/// Σ a·b in eight interleaved sums, which a compiler can keep in vectors.
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let (a8, a_rest) = a.as_chunks::<8>();
+    let (b8, b_rest) = b.as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    for (a, b) in a8.iter().zip(b8) {
+        for i in 0..8 {
+            sums[i] += a[i] * b[i];
+        }
+    }
+    sums.iter().sum::<f64>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f64>()
+}
+
+/// Σ a·|b|, for an `a` that is not negative.
+fn dot_abs(a: &[f64], b: &[f64]) -> f64 {
+    let (a8, a_rest) = a.as_chunks::<8>();
+    let (b8, b_rest) = b.as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    for (a, b) in a8.iter().zip(b8) {
+        for i in 0..8 {
+            sums[i] += a[i] * b[i].abs();
+        }
+    }
+    sums.iter().sum::<f64>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b.abs()).sum::<f64>()
+}
+
+/// A packed row as an `int8` product sees it: integers times small scales, and the block scales apart.
+struct IntRow {
+    /// Scale times code without offset, and the minimum of its group, for every weight.
+    codes: Vec<f64>,
+    mins: Vec<f64>,
+    /// Block scales for each block of activations.
+    d: Vec<(f64, f64)>,
+    has_min: bool,
+}
+
+impl IntRow {
+    fn new(dtype: DType, row: &[u8]) -> Option<IntRow> {
+        let f = quant::format(dtype)?;
+        let (mut codes, mut mins, mut d) = (Vec::new(), Vec::new(), Vec::new());
+        for block in row.chunks_exact(dtype.block_bytes()) {
+            let parts = f.parts(block);
+            for i in 0..dtype.block_len() {
+                let g = i / f.sub;
+                codes.push(f64::from(parts.scales[g]) * f64::from(i32::from(parts.codes[i]) - f.offset));
+                if f.has_min {
+                    mins.push(f64::from(parts.mins[g]));
+                }
+            }
+            let blocks = dtype.block_len() / ACT_BLOCK;
+            d.extend(std::iter::repeat_n((f64::from(parts.d).abs(), f64::from(parts.dmin).abs()), blocks));
+        }
+        Some(IntRow { codes, mins, d, has_min: f.has_min })
+    }
+
+    /// Rounding of the f32 block sums: the integer dots are exact, so only their sizes count, not the sizes of their
+    /// terms.
+    fn slack(&self, x: &[f64], scales: &[f64], p: Precision) -> f64 {
+        let (mut total, mut terms) = (0.0, 0usize);
+        for (b, (x, s)) in x.chunks_exact(ACT_BLOCK).zip(scales).enumerate() {
+            let (d, dmin) = self.d[b];
+            let at = b * ACT_BLOCK..(b + 1) * ACT_BLOCK;
+            total += s.abs() * d * dot(&self.codes[at.clone()], x).abs();
             terms += 1;
-            if f.has_min {
-                total += s * (f64::from(parts.dmin) * min).abs();
+            if self.has_min {
+                total += s.abs() * dmin * dot(&self.mins[at], x).abs();
                 terms += 1;
             }
         }
+        // A term is rounded up to four times before it is added.
+        (p.dot(terms) + 4.0 * p.unit()) * total
     }
-    // A term is rounded up to four times before it is added.
-    (p.dot(terms) + 4.0 * p.unit()) * total
 }

@@ -4,12 +4,15 @@
 //! engine's files. Nothing here computes with a device: it asks a session.
 
 mod error;
+pub mod faults;
 pub mod hypotheses;
 mod info;
 pub mod judge;
 pub mod prompts;
 pub mod recording;
+pub mod replay;
 pub mod tracer;
+pub mod verify;
 
 pub use error::TraceError;
 pub use info::{ModelInfo, PromptInfo, RunInfo, SCHEMA, Status, StepInfo, TapInfo, fingerprint, sha256};

@@ -3,7 +3,7 @@
 use super::{Judge, gather};
 use crate::At;
 use greta_graph::{Kind, NodeId, Value};
-use greta_ops::{Bound, Data, HostTensor};
+use greta_ops::{Bound, DType, Data, HostTensor};
 use serde::Serialize;
 
 /// What came of a check.
@@ -86,27 +86,10 @@ pub(super) fn check(j: &Judge<'_>, id: NodeId, rows: Vec<At>, ins: Vec<HostTenso
     let bounds = op.spec().error_bound(&refs, &want, j.precision);
     let observed = |o: usize| gather::stacked(j, Value { node: id, out: o as u8 }, &rows);
     let outs: Vec<HostTensor> = (0..node.outs.len()).map_while(|o| observed(o).ok()).collect();
-    let mut errors: Vec<RowError> = rows
-        .iter()
-        .map(|&at| RowError {
-            at,
-            ratio: 0.0,
-            element: 0,
-            got: 0.0,
-            want: 0.0,
-            bound: 0.0,
-            mae: 0.0,
-            max_abs: 0.0,
-            over: 0,
-        })
-        .collect();
+    let mut errors: Vec<RowError> = rows.iter().map(|&at| RowError::new(at)).collect();
     let mut base = 0;
     for (o, out) in outs.iter().enumerate() {
-        let dtype = node.outs[o].dtype;
-        let stored = match &want[o].data {
-            Data::Real(_) => HostTensor::from_bytes(&want[o].shape, dtype, &want[o].to_bytes(dtype)),
-            _ => want[o].clone(),
-        };
+        let stored = stored(&want[o], node.outs[o].dtype);
         for (r, e) in errors.iter_mut().enumerate() {
             compare(out, &want[o], &stored, &bounds[o], r, base, e);
         }
@@ -160,5 +143,28 @@ fn outcome(ins: &[HostTensor], outs: &[HostTensor], want: &[HostTensor], errors:
         true if bad_in && !bad_out && want.iter().any(broken) => Outcome::Swallowed,
         true => Outcome::OverBound,
         false => Outcome::Clean,
+    }
+}
+
+/// The worst error over its bound of the first `rows` rows of an output of this type.
+pub fn worst_ratio(out: &HostTensor, want: &HostTensor, bound: &[f64], dtype: DType, rows: usize) -> f64 {
+    let at = At { prompt: 0, order: 0, phase: Default::default(), step: 0, seq: 0, position: 0, token: 0 };
+    let stored = stored(want, dtype);
+    let mut e = RowError::new(at);
+    (0..rows).for_each(|r| compare(out, want, &stored, bound, r, 0, &mut e));
+    e.ratio
+}
+
+/// A reference rounded to the type its value is stored as.
+fn stored(want: &HostTensor, dtype: DType) -> HostTensor {
+    match &want.data {
+        Data::Real(_) => HostTensor::from_bytes(&want.shape, dtype, &want.to_bytes(dtype)),
+        _ => want.clone(),
+    }
+}
+
+impl RowError {
+    fn new(at: At) -> RowError {
+        RowError { at, ratio: 0.0, element: 0, got: 0.0, want: 0.0, bound: 0.0, mae: 0.0, max_abs: 0.0, over: 0 }
     }
 }

@@ -10,7 +10,7 @@ mod inputs;
 mod memo;
 mod verdict;
 
-pub use check::{NodeCheck, Outcome, RowError};
+pub use check::{NodeCheck, Outcome, RowError, worst_ratio};
 pub use gather::{Missing, cached, stacked, weight};
 pub use memo::Memo;
 pub use verdict::{Class, Culprit, Explained, NotJudged, Residual, Verdict, VerdictKind, layer};

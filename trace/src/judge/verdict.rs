@@ -155,15 +155,25 @@ impl Culprit {
 
     pub(super) fn input(node: &str, class: Class, at: At, detail: String) -> Culprit {
         Culprit {
-            node: node.into(),
             op: "input".into(),
-            layer: None,
-            prompt: String::new(),
             phase: at.phase_name(),
             route: "input".into(),
+            ..Self::whole(node, class, "", detail)
+        }
+    }
+
+    /// A culprit found without looking at single elements.
+    pub fn whole(node: &str, class: Class, hypothesis: &str, detail: String) -> Culprit {
+        Culprit {
+            node: node.into(),
+            op: String::new(),
+            layer: layer(node),
+            prompt: String::new(),
+            phase: String::new(),
+            route: String::new(),
             outcome: Outcome::OverBound,
             class,
-            hypothesis: None,
+            hypothesis: Some(hypothesis.to_string()).filter(|h| !h.is_empty()),
             detail,
             worst: None,
             rows: 1,
@@ -244,7 +254,8 @@ impl Verdict {
         self.worst_clean = self.worst_clean.max(c.worst());
     }
 
-    pub(super) fn fault(&mut self, culprit: Culprit) {
+    /// Names a culprit.
+    pub fn fault(&mut self, culprit: Culprit) {
         self.verdict = VerdictKind::Fault;
         self.judged += 1;
         self.rows += culprit.rows;
