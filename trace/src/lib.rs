@@ -5,6 +5,7 @@
 
 mod error;
 pub mod faults;
+pub mod gate;
 pub mod hypotheses;
 mod info;
 pub mod judge;
