@@ -11,6 +11,7 @@ mod graph;
 mod kernels;
 mod kv;
 mod p1;
+mod plain;
 mod quant;
 mod sampling;
 mod support;
@@ -29,6 +30,7 @@ fn main() {
         graph::trials(),
         kv::trials(),
         p1::trials(),
+        plain::trials(),
         kernels::trials(),
         gguf::trials(),
         tokenizer::trials(),
