@@ -1,5 +1,8 @@
 //! Plain kernels are right, and each fault built into one is not.
 
+mod cases;
+mod models;
+
 use crate::conformance;
 use crate::support::{Outcome, all, cpu, engine, synth_tiny, trial, within};
 use greta_backend::{CompileOptions, RouteRule};
@@ -8,7 +11,15 @@ use greta_ops::{DType, Op};
 use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
-    let mut list = vec![trial("plain/conformance", conforms)];
+    let mut list = vec![
+        trial("plain/conformance", conforms),
+        trial("plain/faults/fit", cases::change_what_they_fit),
+        trial("plain/faults/thresholds", cases::keep_their_thresholds),
+        trial("plain/faults/meanings", cases::are_what_they_say),
+        trial("plain/faults/steps", models::change_the_steps_they_should),
+        trial("plain/faults/refused", models::are_refused_where_they_do_not_fit),
+        trial("plain/faults/early_copies", models::early_copies_come_and_go),
+    ];
     for mix in ["F32", "Q4_K_M", "Q8_0"] {
         for arith in [Arithmetic::Exact, Arithmetic::Int8] {
             list.push(trial(format!("plain/model/{mix}/{arith}"), move || whole_model(mix, arith)));

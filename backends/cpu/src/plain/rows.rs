@@ -164,6 +164,6 @@ impl Source for Add {
         let at = rows.start * cols.len()..rows.end * cols.len();
         let twice = self.0.is(Fault::ResidualTwice);
         let (a, b) = (&s.reals(0)[at.clone()], &s.reals(1)[at]);
-        out.iter_mut().zip(a).zip(b).for_each(|((out, a), b)| *out = if twice { a + b + b } else { a + b });
+        out.iter_mut().zip(a).zip(b).for_each(|((out, a), b)| *out = if twice { a + 2.0 * b } else { a + b });
     }
 }
