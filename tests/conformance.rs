@@ -1,7 +1,7 @@
 //! Every case of every op on every backend, judged by the op's own reference and bound.
 
 use crate::support::{Outcome, all, trial};
-use greta_backend::{Backend, CaseRunner};
+use greta_backend::{Backend, CaseRunner, CompileOptions};
 use greta_cpu::simd::Level;
 use greta_cpu::{Cpu, CpuOptions};
 use greta_ops::{Case, DType, HostTensor, Op, Precision};
@@ -23,7 +23,9 @@ pub fn trials() -> Vec<Trial> {
                 let backend = make()?;
                 all(cases
                     .iter()
-                    .filter_map(|c| run(c, &*backend).err().map(|e| format!("{}: {e}", c.title())))
+                    .filter_map(|c| {
+                        run(c, &*backend, CompileOptions::default()).err().map(|e| format!("{}: {e}", c.title()))
+                    })
                     .collect())
             }));
         }
@@ -47,8 +49,9 @@ fn backends() -> Vec<(String, Make)> {
     list
 }
 
-fn run(case: &Case, backend: &dyn Backend) -> Result<(), String> {
-    let mut runner = CaseRunner::new(case, backend).map_err(|e| e.to_string())?;
+/// Runs a case and judges what it gives.
+pub fn run(case: &Case, backend: &dyn Backend, options: CompileOptions<'_>) -> Result<(), String> {
+    let mut runner = CaseRunner::with_options(case, backend, options).map_err(|e| e.to_string())?;
     let got = runner.run().map_err(|e| e.to_string())?;
     let want = case.op.spec().reference(&case.stored().iter().collect::<Vec<_>>());
     let bounds = case.op.spec().error_bound(&case.stored().iter().collect::<Vec<_>>(), &want, Precision::F32);

@@ -12,6 +12,7 @@ mod judge;
 mod kernels;
 mod kv;
 mod p1;
+mod plain;
 mod quant;
 mod sampling;
 mod support;
@@ -30,6 +31,7 @@ fn main() {
         graph::trials(),
         kv::trials(),
         p1::trials(),
+        plain::trials(),
         kernels::trials(),
         gguf::trials(),
         tokenizer::trials(),

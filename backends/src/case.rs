@@ -18,9 +18,18 @@ pub struct CaseRunner {
 impl CaseRunner {
     /// Builds and compiles the graph.
     pub fn new(case: &Case, backend: &dyn Backend) -> Result<CaseRunner, BackendError> {
+        Self::with_options(case, backend, CompileOptions::default())
+    }
+
+    /// As [`CaseRunner::new`], with routes and faults; the op is node `out`. The step's size is the case's own.
+    pub fn with_options(
+        case: &Case,
+        backend: &dyn Backend,
+        options: CompileOptions<'_>,
+    ) -> Result<CaseRunner, BackendError> {
         let built = build(case).map_err(|e| BackendError::Batch(format!("case {}: {e}", case.title())))?;
         let slots = built.slots.max(1);
-        let options = CompileOptions { max_tokens: slots, max_rows: 1, ..CompileOptions::default() };
+        let options = CompileOptions { max_tokens: slots, max_rows: 1, ..options };
         let exe = backend.compile(built.plan, Arc::new(built.constants), options)?;
         let mut session = exe.session(KvConfig { context: slots, sequences: 1 })?;
         // As many tokens as the cache has slots: outputs that are caches then come back whole.

@@ -8,6 +8,7 @@ use greta_backend::{BackendError, CompileOptions, Injection, Phase, RouteRule};
 use greta_graph::{Graph, Kind, NodeId, Value};
 use greta_ops::Op;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// A kernel's name and, if it has one, its fault.
 #[derive(Clone, Copy, PartialEq)]
@@ -42,12 +43,16 @@ impl<'a> Choice<'a> {
             }
         }
         for f in faults {
+            let error = |why: &str| BackendError::Fault { injection: f.to_string(), why: why.into() };
             let found = graph.find(&f.node).filter(|&id| matches!(graph.node(id).kind, Kind::Op(_)));
-            if found.is_none() {
-                return Err(BackendError::Fault {
-                    injection: f.to_string(),
-                    why: "no op of the plan is named so".into(),
-                });
+            let Some(id) = found else {
+                return Err(error("no op of the plan is named so; a fusion may have taken it in"));
+            };
+            let tapped = (0..graph.node(id).outs.len() as u8)
+                .flat_map(|out| graph.consumers(Value { node: id, out }))
+                .any(|c| matches!(graph.node(c).kind, Kind::Tap(_)));
+            if plain::in_tap(f.fault) && !tapped {
+                return Err(error("it is in a tap, and the node has none"));
             }
         }
         let mut choice = Choice { graph, level, routes, faults, plain: HashSet::new() };
@@ -62,8 +67,8 @@ impl<'a> Choice<'a> {
 
     fn pick(&self, id: NodeId, phase: Phase) -> Result<Pick<'a>, BackendError> {
         let name = &self.graph.node(id).name;
-        let in_phase = |p: Option<Phase>| p.is_none_or(|p| p == phase);
-        let mut faults = self.faults.iter().filter(|f| f.node == *name && in_phase(f.phase) && !plain::in_tap(f.fault));
+        let mine = |f: &&Injection| f.node == *name && in_phase(f.phase, phase) && !plain::in_tap(f.fault);
+        let mut faults = self.faults.iter().filter(mine);
         if let Some(f) = faults.next() {
             return match faults.next() {
                 None => Ok(Pick::Plain(Some(f))),
@@ -73,7 +78,7 @@ impl<'a> Choice<'a> {
                 }),
             };
         }
-        let rule = self.routes.iter().find(|r| r.pattern.matches(name) && in_phase(r.phase));
+        let rule = self.routes.iter().find(|r| r.pattern.matches(name) && in_phase(r.phase, phase));
         Ok(match rule.map(|r| r.kernel.as_str()) {
             Some(plain::NAME) => Pick::Plain(None),
             Some(level) => Pick::Level(Level::from_name(level).unwrap_or(self.level)),
@@ -82,31 +87,60 @@ impl<'a> Choice<'a> {
     }
 
     /// The kernel of a node's prompt steps, and that of its decode steps where it differs.
-    #[allow(clippy::type_complexity, reason = "a pair")]
     pub fn kernels<'l>(
         &self,
         op: &Op,
         id: NodeId,
         lowering: impl Fn(Level) -> Lowering<'l>,
-    ) -> Result<(Box<dyn Kernel>, Option<Box<dyn Kernel>>), BackendError> {
-        let make = |pick: Pick<'_>| match pick {
-            Pick::Level(level) => Ok(ops::lower(op, lowering(level))),
-            Pick::Plain(fault) => plain::lower(op, lowering(self.level), fault).map_err(|why| match fault {
-                Some(f) => BackendError::Fault { injection: f.to_string(), why },
-                None => BackendError::Route { rule: format!("{}={}", self.graph.node(id).name, plain::NAME), why },
-            }),
-        };
+    ) -> Result<Pair, BackendError> {
+        let name = || self.graph.node(id).name.clone();
+        let history = Arc::default();
         let (prefill, decode) = (self.pick(id, Phase::Prefill)?, self.pick(id, Phase::Decode)?);
-        let other = if decode == prefill { None } else { Some(make(decode)?) };
-        Ok((make(prefill)?, other))
+        let make = |pick: Pick<'_>, other: Pick<'_>| {
+            let error = |why: String, fault: Option<&Injection>| match fault {
+                Some(f) => BackendError::Fault { injection: f.to_string(), why },
+                None => BackendError::Route { rule: format!("{}={}", name(), plain::NAME), why },
+            };
+            let (kernel, fault) = match pick {
+                Pick::Level(level) => (ops::lower(op, lowering(level)), None),
+                Pick::Plain(fault) => {
+                    let kernel = plain::lower(op, lowering(self.level), fault, &history);
+                    (kernel.map_err(|why| error(why, fault))?, fault)
+                }
+            };
+            match other {
+                Pick::Plain(Some(f)) if fault != Some(f) => {
+                    plain::watch(op, kernel, lowering(self.level), f, &history).map_err(|why| error(why, Some(f)))
+                }
+                _ => Ok(kernel),
+            }
+        };
+        let other = if decode == prefill { None } else { Some(make(decode, prefill)?) };
+        Ok((make(prefill, decode)?, other))
     }
 
-    /// A tap's kernel.
-    pub fn tap(&self, value: Value, kernel: TapKernel) -> Result<Box<dyn Kernel>, BackendError> {
+    /// A tap's kernels, in the same way.
+    pub fn taps(&self, value: Value, kernel: impl Fn() -> TapKernel) -> Result<Pair, BackendError> {
         let name = &self.graph.node(value.node).name;
-        match self.faults.iter().find(|f| f.node == *name && plain::in_tap(f.fault)) {
-            Some(f) => plain::tap(kernel, f).map_err(|why| BackendError::Fault { injection: f.to_string(), why }),
-            None => Ok(Box::new(kernel)),
-        }
+        let make = |phase: Phase| -> Result<Option<Box<dyn Kernel>>, BackendError> {
+            let mine = |f: &&Injection| f.node == *name && plain::in_tap(f.fault) && in_phase(f.phase, phase);
+            let Some(f) = self.faults.iter().find(mine) else { return Ok(None) };
+            let faulty = plain::tap(kernel(), self.graph.desc(value), f);
+            faulty.map(Some).map_err(|why| BackendError::Fault { injection: f.to_string(), why })
+        };
+        let (prefill, decode) = (make(Phase::Prefill)?, make(Phase::Decode)?);
+        let right = || Box::new(kernel()) as Box<dyn Kernel>;
+        Ok(match (prefill, decode) {
+            (None, None) => (right(), None),
+            (prefill, decode) => (prefill.unwrap_or_else(right), Some(decode.unwrap_or_else(right))),
+        })
     }
+}
+
+/// The kernel of prompt steps, and that of decode steps where it is another one.
+type Pair = (Box<dyn Kernel>, Option<Box<dyn Kernel>>);
+
+/// Whether what is limited to a phase, or not, counts in this one.
+fn in_phase(limit: Option<Phase>, phase: Phase) -> bool {
+    limit.is_none_or(|p| p == phase)
 }

@@ -90,9 +90,9 @@ pub(crate) fn compile(
                 let state = g.operands(id).first().and_then(|&v| g.state_of(v)).map(|s| g.node(s).name.clone());
                 let Some(point) = TapPoint::new(g, id, &place, state) else { continue };
                 let (dtype, cols, kept) = (point.dtype, point.cols, point.kept);
-                let kernel = TapKernel { index, level, place, dtype, cols, kept };
-                let kernel = choice.tap(point.value, kernel)?;
-                stages.push(Stage { node: id, kernel, decode: None, barrier: false });
+                let kernel = || TapKernel { index, level, place: place.clone(), dtype, cols, kept };
+                let (kernel, decode) = choice.taps(point.value, kernel)?;
+                stages.push(Stage { node: id, kernel, decode, barrier: false });
                 taps.push(point);
             }
             _ => {}
@@ -242,6 +242,8 @@ impl Executable for Compiled {
     }
 
     fn session(self: Arc<Self>, kv: KvConfig) -> Result<Box<dyn Session>, BackendError> {
-        Ok(Box::new(CpuSession::new(self, kv)?))
+        let session = CpuSession::new(self.clone(), kv)?;
+        self.stages.iter().flat_map(|s| [Some(&s.kernel), s.decode.as_ref()]).flatten().for_each(|k| k.opened());
+        Ok(Box::new(session))
     }
 }

@@ -35,6 +35,9 @@ pub(crate) trait Kernel: Send + Sync {
 
     /// The kernel that a step of this size takes, for people and records.
     fn route(&self, at: &Bindings) -> String;
+
+    /// A session was opened: what is kept of earlier steps is forgotten, for its buffers may be those of an old one.
+    fn opened(&self) {}
 }
 
 /// What lowering knows of a node.
