@@ -4,9 +4,12 @@
 //! engine's files. Nothing here computes with a device: it asks a session.
 
 mod error;
+pub mod foreign;
 pub mod hypotheses;
+pub mod import;
 mod info;
 pub mod judge;
+pub mod names;
 pub mod prompts;
 pub mod recording;
 pub mod tracer;
