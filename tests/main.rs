@@ -8,6 +8,7 @@ mod conformance;
 mod gguf;
 mod golden;
 mod graph;
+mod import;
 mod judge;
 mod kernels;
 mod kv;
@@ -40,6 +41,7 @@ fn main() {
         golden::trials(),
         trace_rows::trials(),
         judge::trials(),
+        import::trials(),
         synth::trials(),
         tidy::trials(),
         cli::trials(),

@@ -4,32 +4,11 @@ use crate::support::{Outcome, all, cpu, engine, golden, json, smollm2, trial, wi
 use greta_backend::RowsWanted;
 use greta_models::{Arithmetic, EngineOptions};
 use greta_ops::DType;
+use greta_trace::names;
 use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
     vec![trial("golden/trace/smollm2-Q4_1", every_op)]
-}
-
-/// greta's node for llama.cpp's name and op; names repeat, so both are needed.
-fn node(name: &str, op: &str) -> Option<String> {
-    let (base, layer) = name.rsplit_once('-').unwrap_or((name, ""));
-    let point = match (base, op) {
-        ("embd", _) => return Some("embd".into()),
-        ("result_norm", _) => return Some("output_norm".into()),
-        ("result_output", _) => return Some("logits".into()),
-        ("attn_norm" | "ffn_norm", "MUL") => base,
-        ("Qcur", "MUL_MAT") => "q",
-        ("Qcur", "ROPE") => "q_rope",
-        ("Kcur", "MUL_MAT") => "k",
-        ("Kcur", "ROPE") => "k_rope",
-        ("Vcur", "MUL_MAT") => "v",
-        ("kqv_out", _) => "attn",
-        ("attn_out" | "ffn_inp" | "ffn_gate" | "ffn_up" | "ffn_out", _) => base,
-        ("ffn_swiglu", _) => "ffn_act",
-        ("l_out", _) => "out",
-        _ => return None,
-    };
-    Some(format!("blk.{layer}.{point}"))
 }
 
 fn every_op() -> Result<(), Outcome> {
@@ -45,7 +24,7 @@ fn every_op() -> Result<(), Outcome> {
         .iter()
         .filter_map(|o| {
             let size = |k: &str| o[k].as_u64().unwrap_or(0) as usize;
-            Some((node(&text(o, "name"), &text(o, "op"))?, size("row_offset"), size("row_len")))
+            Some((names::llama_cpp(&text(o, "name"), &text(o, "op"))?, size("row_offset"), size("row_len")))
         })
         .collect();
     let outputs: Vec<String> = wanted.iter().map(|w| w.0.clone()).filter(|n| n != "logits").collect();

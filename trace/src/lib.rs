@@ -5,10 +5,13 @@
 
 mod error;
 pub mod faults;
+pub mod foreign;
 pub mod gate;
 pub mod hypotheses;
+pub mod import;
 mod info;
 pub mod judge;
+pub mod names;
 pub mod prompts;
 pub mod recording;
 pub mod replay;

@@ -78,14 +78,27 @@ impl NodeCheck {
     }
 }
 
-pub(super) fn check(j: &Judge<'_>, id: NodeId, rows: Vec<At>, ins: Vec<HostTensor>) -> NodeCheck {
+pub(super) fn check(
+    j: &Judge<'_>,
+    id: NodeId,
+    rows: Vec<At>,
+    ins: Vec<HostTensor>,
+) -> Result<NodeCheck, gather::Missing> {
     let node = j.graph.node(id);
-    let Kind::Op(op) = &node.kind else { return NodeCheck::remembered(id, rows, 0.0) };
-    let refs: Vec<&HostTensor> = ins.iter().collect();
-    let want = op.spec().reference(&refs);
-    let bounds = op.spec().error_bound(&refs, &want, j.precision);
+    let Kind::Op(op) = &node.kind else { return Err(gather::Missing::NotRecorded) };
     let observed = |o: usize| gather::stacked(j, Value { node: id, out: o as u8 }, &rows);
-    let outs: Vec<HostTensor> = (0..node.outs.len()).map_while(|o| observed(o).ok()).collect();
+    // Without a whole first output there is nothing to hold against the reference, and nothing is passed.
+    let mut outs = vec![observed(0)?];
+    outs.extend((1..node.outs.len()).map_while(|o| observed(o).ok()));
+    let refs: Vec<&HostTensor> = ins.iter().collect();
+    let (want, bounds) = match j.arithmetic.and_then(|a| a.judge(op, &refs)) {
+        Some(other) => other,
+        None => {
+            let want = op.spec().reference(&refs);
+            let bounds = op.spec().error_bound(&refs, &want, j.precision);
+            (want, bounds)
+        }
+    };
     let mut errors: Vec<RowError> = rows.iter().map(|&at| RowError::new(at)).collect();
     let mut base = 0;
     for (o, out) in outs.iter().enumerate() {
@@ -96,7 +109,7 @@ pub(super) fn check(j: &Judge<'_>, id: NodeId, rows: Vec<At>, ins: Vec<HostTenso
         base += out.cols();
     }
     let outcome = outcome(&ins, &outs, &want, &errors);
-    NodeCheck { node: id, rows, ins, outs, want, bounds, errors, outcome, remembered: None }
+    Ok(NodeCheck { node: id, rows, ins, outs, want, bounds, errors, outcome, remembered: None })
 }
 
 /// Compares row `r`; `stored` is the reference rounded to the value's type.

@@ -46,9 +46,7 @@ pub(super) fn gather(j: &Judge<'_>, id: NodeId, rows: &[At]) -> Result<Vec<HostT
             ])
         }
         // A gather of computed rows: the row wanted is the token's own.
-        Op::Embed(_) if !matches!(j.graph.node(ins[0].node).kind, Kind::Weight { .. } | Kind::Op(Op::Dequant(_))) => {
-            Ok(vec![stacked(j, ins[0], rows)?, count(rows.len())])
-        }
+        Op::Embed(_) if !of_weight(j, ins[0]) => Ok(vec![stacked(j, ins[0], rows)?, count(rows.len())]),
         _ => ins.iter().map(|&v| operand(j, v, rows)).collect(),
     }
 }
@@ -56,6 +54,10 @@ pub(super) fn gather(j: &Judge<'_>, id: NodeId, rows: &[At]) -> Result<Vec<HostT
 fn operand(j: &Judge<'_>, v: Value, rows: &[At]) -> Result<HostTensor, Missing> {
     match &j.graph.node(v.node).kind {
         Kind::Weight { .. } => weight(j, v.node),
+        // A foreign run that does not say its tokens (id -1) does not say its positions for certain either.
+        Kind::Input { input: Input::Tokens | Input::Positions } if rows.iter().any(|r| r.token < 0) => {
+            Err(Missing::Operand(j.graph.value_name(v), "any row: the run does not say its tokens".into()))
+        }
         Kind::Input { input } => Ok(input_rows(j, *input, rows)),
         Kind::Op(Op::Dequant(_)) => {
             let packed = weight(j, j.graph.operands(v.node)[0].node)?;
@@ -118,7 +120,21 @@ pub fn weight(j: &Judge<'_>, id: NodeId) -> Result<HostTensor, Missing> {
 /// Recorded rows of a value at the same step, sequence and position as `rows`.
 pub fn stacked(j: &Judge<'_>, v: Value, rows: &[At]) -> Result<HostTensor, Missing> {
     let name = j.graph.value_name(v);
-    let series = j.recording.get(&name).ok_or_else(|| Missing::Operand(name.clone(), "any row".into()))?;
+    let series = match j.recording.get(&name) {
+        Some(s) => s,
+        // A gather of computed rows changes none: where it was not recorded, its source's rows are the same.
+        None if matches!(j.graph.node(v.node).kind, Kind::Op(Op::Embed(_))) => {
+            let source = j.graph.operands(v.node)[0];
+            let computed = matches!(j.graph.node(source.node).kind, Kind::Op(_)) && !of_weight(j, source);
+            let missing = || Missing::Operand(name.clone(), "any row".into());
+            return if computed { stacked(j, source, rows) } else { Err(missing()) };
+        }
+        None => return Err(Missing::Operand(name, "any row".into())),
+    };
+    let whole = greta_backend::taps::row_cols(&j.graph, v);
+    if series.cols != whole {
+        return Err(Missing::Partial(name));
+    }
     let find = |r: &At| {
         let row = series.find(r.prompt, r.order, r.seq, r.position);
         row.ok_or_else(|| Missing::Operand(name.clone(), format!("{}, position {}", r.phase_name(), r.position)))
@@ -135,6 +151,10 @@ pub fn cached(j: &Judge<'_>, v: Value, at: At, last: u32) -> Result<HostTensor, 
         row.ok_or_else(|| Missing::Operand(name.clone(), format!("position {p}")))
     };
     collect(series, (0..=last).map(find))
+}
+
+fn of_weight(j: &Judge<'_>, v: Value) -> bool {
+    matches!(j.graph.node(v.node).kind, Kind::Weight { .. } | Kind::Op(Op::Dequant(_)))
 }
 
 fn collect<'s>(

@@ -19,7 +19,7 @@ use crate::hypotheses::{self, Scene};
 use crate::{At, Recording, TraceError};
 use greta_backend::Weights;
 use greta_graph::{Graph, Kind, NamePattern, NodeId};
-use greta_ops::{HostTensor, Precision};
+use greta_ops::{Bound, HostTensor, Op, Precision};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -32,6 +32,12 @@ pub struct JudgeOptions {
     pub rows: Option<usize>,
 }
 
+/// Another engine's arithmetic, for the ops where it is not greta's.
+pub trait Arithmetic: Sync {
+    /// Reference and bound of an op on these operands; `None` where the op's own hold.
+    fn judge(&self, op: &Op, ins: &[&HostTensor]) -> Option<(Vec<HostTensor>, Vec<Bound>)>;
+}
+
 /// A recorded run with what its verdict needs.
 pub struct Judge<'a> {
     /// The run.
@@ -42,6 +48,8 @@ pub struct Judge<'a> {
     pub weights: &'a dyn Weights,
     /// The precision of sums.
     pub precision: Precision,
+    /// The arithmetic of a run that another engine made.
+    pub arithmetic: Option<&'a dyn Arithmetic>,
     options: JudgeOptions,
     memo: Option<&'a Memo>,
 }
@@ -54,7 +62,17 @@ impl<'a> Judge<'a> {
     pub fn new(recording: &'a Recording, weights: &'a dyn Weights, options: JudgeOptions) -> Result<Self, TraceError> {
         let graph = recording.graph.clone();
         let graph = graph.ok_or_else(|| TraceError::NotJudged("the run has no graph to be judged by".into()))?;
-        Ok(Judge { recording, graph, weights, precision: Precision::F32, options, memo: None })
+        Ok(Judge::of(recording, graph, weights, options))
+    }
+
+    /// A judge of a run by a graph that another engine is said to have followed.
+    pub fn of(
+        recording: &'a Recording,
+        graph: Arc<Graph>,
+        weights: &'a dyn Weights,
+        options: JudgeOptions,
+    ) -> Judge<'a> {
+        Judge { recording, graph, weights, precision: Precision::F32, arithmetic: None, options, memo: None }
     }
 
     /// Remembers ops proven right, by the hashes of their operands and outputs: for many runs of one model.
@@ -110,7 +128,7 @@ impl<'a> Judge<'a> {
             return Ok(NodeCheck::remembered(id, rows, worst));
         }
         let operands = gather::gather(self, id, &rows)?;
-        let check = check::check(self, id, rows, operands);
+        let check = check::check(self, id, rows, operands)?;
         if let (Some((memo, Some(key))), Outcome::Clean) = (key, check.outcome) {
             memo.put(key, check.worst());
         }
