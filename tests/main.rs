@@ -5,6 +5,7 @@ mod alloc;
 mod chat;
 mod cli;
 mod conformance;
+mod faults;
 mod gguf;
 mod golden;
 mod graph;
@@ -42,6 +43,7 @@ fn main() {
         trace_rows::trials(),
         judge::trials(),
         import::trials(),
+        faults::trials(),
         synth::trials(),
         tidy::trials(),
         cli::trials(),
