@@ -8,6 +8,7 @@ mod conformance;
 mod gguf;
 mod golden;
 mod graph;
+mod hypotheses;
 mod kernels;
 mod kv;
 mod p1;
@@ -36,6 +37,7 @@ fn main() {
         sampling::trials(),
         golden::trials(),
         trace_rows::trials(),
+        hypotheses::trials(),
         synth::trials(),
         tidy::trials(),
         cli::trials(),
