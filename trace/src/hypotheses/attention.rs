@@ -47,10 +47,11 @@ fn mask_less<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
 
 /// Every key of the step is seen.
 fn no_mask<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
-    let ins = scene.operands();
-    let (Some(_), Some(k), Some(v)) = (attention(scene), scene.series(ins[1]), scene.series(ins[2])) else {
+    if attention(scene).is_none() {
         return Vec::new();
-    };
+    }
+    let ins = scene.operands();
+    let (Some(k), Some(v)) = (scene.series(ins[1]), scene.series(ins[2])) else { return Vec::new() };
     let made = changed(scene, "", |at, mut s| {
         let mine = |r: &&crate::Row| r.at.seq == at.seq && r.at.position > at.position;
         for row in k.of_step(at.prompt, at.order).iter().filter(mine) {
