@@ -11,6 +11,7 @@ mod golden;
 mod graph;
 mod import;
 mod judge;
+mod hypotheses;
 mod kernels;
 mod kv;
 mod p1;
@@ -44,6 +45,7 @@ fn main() {
         judge::trials(),
         import::trials(),
         faults::trials(),
+        hypotheses::trials(),
         synth::trials(),
         tidy::trials(),
         cli::trials(),
