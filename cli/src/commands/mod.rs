@@ -4,12 +4,14 @@ mod backends;
 mod bench;
 mod chat;
 mod completions;
+mod diff;
 mod graph;
 mod inspect;
 mod logits;
 mod perplexity;
 mod run;
 mod synth;
+mod trace;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -34,6 +36,8 @@ enum Command {
     Perplexity(perplexity::Perplexity),
     Bench(bench::Bench),
     Synth(synth::Synth),
+    Trace(trace::Trace),
+    Diff(diff::DiffCommand),
     Backends(backends::Backends),
     Completions(completions::Completions),
 }
@@ -50,6 +54,8 @@ impl Cli {
             Command::Perplexity(c) => c.run(),
             Command::Bench(c) => c.run(),
             Command::Synth(c) => c.run(),
+            Command::Trace(c) => c.run(),
+            Command::Diff(c) => c.run(),
             Command::Backends(c) => c.run(),
             Command::Completions(c) => c.run(),
         }
