@@ -4,6 +4,7 @@
 //! engine's files. Nothing here computes with a device: it asks a session.
 
 mod error;
+pub mod events;
 pub mod foreign;
 pub mod hypotheses;
 pub mod import;

@@ -5,6 +5,7 @@ mod bench;
 mod chat;
 mod completions;
 mod graph;
+mod import;
 mod inspect;
 mod logits;
 mod perplexity;
@@ -34,6 +35,7 @@ enum Command {
     Perplexity(perplexity::Perplexity),
     Bench(bench::Bench),
     Synth(synth::Synth),
+    Import(import::Import),
     Backends(backends::Backends),
     Completions(completions::Completions),
 }
@@ -50,6 +52,7 @@ impl Cli {
             Command::Perplexity(c) => c.run(),
             Command::Bench(c) => c.run(),
             Command::Synth(c) => c.run(),
+            Command::Import(c) => c.run(),
             Command::Backends(c) => c.run(),
             Command::Completions(c) => c.run(),
         }
