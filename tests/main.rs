@@ -5,6 +5,7 @@ mod alloc;
 mod chat;
 mod cli;
 mod conformance;
+mod foreign;
 mod gguf;
 mod golden;
 mod graph;
@@ -38,6 +39,7 @@ fn main() {
         golden::trials(),
         trace_rows::trials(),
         import::trials(),
+        foreign::trials(),
         synth::trials(),
         tidy::trials(),
         cli::trials(),
