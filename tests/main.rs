@@ -6,6 +6,7 @@ mod chat;
 mod cli;
 mod conformance;
 mod faults;
+mod foreign;
 mod gguf;
 mod golden;
 mod graph;
@@ -46,6 +47,7 @@ fn main() {
         import::trials(),
         faults::trials(),
         hypotheses::trials(),
+        foreign::trials(),
         synth::trials(),
         tidy::trials(),
         cli::trials(),

@@ -6,6 +6,7 @@
 pub mod diff;
 mod error;
 pub mod faults;
+pub mod events;
 pub mod foreign;
 pub mod gate;
 pub mod facts;

@@ -6,6 +6,7 @@ mod chat;
 mod completions;
 mod diff;
 mod graph;
+mod import;
 mod inspect;
 mod logits;
 mod perplexity;
@@ -38,6 +39,7 @@ enum Command {
     Synth(synth::Synth),
     Trace(trace::Trace),
     Diff(diff::DiffCommand),
+    Import(import::Import),
     Backends(backends::Backends),
     Completions(completions::Completions),
 }
@@ -56,6 +58,7 @@ impl Cli {
             Command::Synth(c) => c.run(),
             Command::Trace(c) => c.run(),
             Command::Diff(c) => c.run(),
+            Command::Import(c) => c.run(),
             Command::Backends(c) => c.run(),
             Command::Completions(c) => c.run(),
         }
