@@ -5,12 +5,12 @@
 
 pub mod diff;
 mod error;
-pub mod faults;
 pub mod events;
+pub mod facts;
+pub mod faults;
+pub mod folder;
 pub mod foreign;
 pub mod gate;
-pub mod facts;
-pub mod folder;
 pub mod hypotheses;
 pub mod import;
 mod info;

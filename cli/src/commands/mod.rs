@@ -5,14 +5,18 @@ mod bench;
 mod chat;
 mod completions;
 mod diff;
+mod faults;
+mod gate;
 mod graph;
 mod import;
 mod inspect;
 mod logits;
 mod perplexity;
+mod replay;
 mod run;
 mod synth;
 mod trace;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -39,6 +43,10 @@ enum Command {
     Synth(synth::Synth),
     Trace(trace::Trace),
     Diff(diff::DiffCommand),
+    Verify(verify::Verify),
+    Replay(replay::Replay),
+    Gate(gate::Gate),
+    Faults(faults::Faults),
     Import(import::Import),
     Backends(backends::Backends),
     Completions(completions::Completions),
@@ -58,6 +66,10 @@ impl Cli {
             Command::Synth(c) => c.run(),
             Command::Trace(c) => c.run(),
             Command::Diff(c) => c.run(),
+            Command::Verify(c) => c.run(),
+            Command::Replay(c) => c.run(),
+            Command::Gate(c) => c.run(),
+            Command::Faults(c) => c.run(),
             Command::Import(c) => c.run(),
             Command::Backends(c) => c.run(),
             Command::Completions(c) => c.run(),
