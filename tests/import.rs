@@ -1,11 +1,8 @@
-//! Runs of other engines: what is read, what is refused, and the verdict on llama.cpp's own rows.
+//! Runs of other engines: what is read, and what is refused.
 
-use crate::support::{Outcome, all, golden, smollm2, trial};
+use crate::support::{Outcome, all, trial};
 use greta_backend::Phase;
-use greta_models::Model;
-use greta_trace::foreign::{self, ForeignOptions};
 use greta_trace::import::{self, Format, Heads, ImportOptions, Layout};
-use greta_trace::judge::VerdictKind;
 use greta_trace::{Recording, names};
 use libtest_mimic::Trial;
 use std::path::{Path, PathBuf};
@@ -18,107 +15,7 @@ pub fn trials() -> Vec<Trial> {
         trial("import/eval_callback", eval_callback),
         trial("import/events", events),
         trial("import/refused", refused),
-        trial("import/samples_are_not_judged", samples),
-        trial("import/golden/other_arithmetic", other_arithmetic),
-        trial("import/golden/llama-q8", || clean("Q4_1", "llama-q8")),
-        trial("import/golden/f32", || clean("F32", "f32")),
-        trial("import/golden/a_wrong_row_is_named", wrong_rows),
     ]
-}
-
-fn recorded(file: &str) -> Result<Recording, Outcome> {
-    Ok(import::read(&[golden(&format!("smollm2/trace.p4_sys.{file}.json"))?], &ImportOptions::default())?)
-}
-
-/// No op of llama.cpp's own run is over its bound, and all but attention are judged.
-fn clean(file: &str, arith: &str) -> Result<(), Outcome> {
-    let recording = recorded(file)?;
-    let model = Model::open(&smollm2("Q4_1")?)?;
-    let mut failures = Vec::new();
-    if recording.info.arith != arith {
-        failures.push(format!("arithmetic is {}, expected {arith}", recording.info.arith));
-    }
-    let verdict = foreign::judge(&recording, &model, &ForeignOptions::default(), &|_, _| true)?;
-    if verdict.verdict != VerdictKind::Clean {
-        failures.push(format!("{:?}: {:?}", verdict.verdict, verdict.culprit));
-    }
-    // Fifteen ops a layer are recorded, of which attention reads a cache that is not; and embd, output_norm, logits.
-    if verdict.judged != 30 * 14 + 3 {
-        failures.push(format!("{} ops were judged", verdict.judged));
-    }
-    let other = verdict.not_judged.iter().find(|n| !n.node.ends_with(".attn"));
-    if let Some(n) = other {
-        failures.push(format!("{} was not judged: {}", n.node, n.why));
-    }
-    if verdict.not_judged.len() != 30 {
-        failures.push(format!("{} ops were not judged", verdict.not_judged.len()));
-    }
-    all(failures)
-}
-
-/// A row with two values swapped or all of them scaled makes its op the culprit, and no other.
-fn wrong_rows() -> Result<(), Outcome> {
-    let model = Model::open(&smollm2("Q4_1")?)?;
-    let mut failures = Vec::new();
-    type Change = fn(&mut [f32]);
-    let swap: Change = |v| v.swap(3, 17);
-    let scale: Change = |v| v.iter_mut().for_each(|x| *x *= 1.01);
-    for (node, change) in [
-        ("embd", swap),
-        ("blk.0.attn_norm", scale),
-        ("blk.3.q", scale),
-        ("blk.3.k", swap),
-        ("blk.7.q_rope", scale),
-        ("blk.11.attn_out", swap),
-        ("blk.12.ffn_inp", scale),
-        ("blk.19.ffn_act", swap),
-        ("blk.29.ffn_out", scale),
-        ("output_norm", scale),
-        ("logits", scale),
-    ] {
-        let mut recording = recorded("Q4_1")?;
-        let series = recording.series.iter_mut().find(|s| s.name == node);
-        let Some(series) = series else {
-            failures.push(format!("{node} is not in the recording"));
-            continue;
-        };
-        change(&mut series.reals);
-        let verdict = foreign::judge(&recording, &model, &ForeignOptions::default(), &|_, _| true)?;
-        let named = verdict.culprit.map(|c| c.node);
-        if named.as_deref() != Some(node) {
-            failures.push(format!("{node} was changed, {named:?} was named"));
-        }
-    }
-    all(failures)
-}
-
-/// The bound is tight enough to tell arithmetics apart: as `f32`, the first product of the quantised run is wrong.
-fn other_arithmetic() -> Result<(), Outcome> {
-    let model = Model::open(&smollm2("Q4_1")?)?;
-    let options = ForeignOptions { arith: Some(foreign::ForeignArith::F32), ..ForeignOptions::default() };
-    let verdict = foreign::judge(&recorded("Q4_1")?, &model, &options, &|_, _| true)?;
-    match verdict.culprit {
-        Some(c) if c.node == "blk.0.q" => Ok(()),
-        other => Err(Outcome::Failed(format!("blk.0.q should be wrong as f32, found {:?}", other.map(|c| c.node)))),
-    }
-}
-
-/// A row of which only a sample was kept is not judged, and never passed.
-fn samples() -> Result<(), Outcome> {
-    let model = Model::open(&smollm2("Q4_1")?)?;
-    let mut recording = recorded("Q4_1")?;
-    for s in &mut recording.series {
-        if s.name == "blk.2.q" {
-            s.rows[0].data.end = s.rows[0].data.start + 8;
-        }
-    }
-    let verdict = foreign::judge(&recording, &model, &ForeignOptions::default(), &|_, _| true)?;
-    let missing: Vec<&str> =
-        verdict.not_judged.iter().map(|n| n.node.as_str()).filter(|n| !n.ends_with(".attn")).collect();
-    match (verdict.verdict, missing.as_slice()) {
-        (VerdictKind::Clean, ["blk.2.q", "blk.2.q_rope"]) => Ok(()),
-        other => Err(Outcome::Failed(format!("{other:?}"))),
-    }
 }
 
 fn every_name() -> Result<(), Outcome> {

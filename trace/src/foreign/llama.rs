@@ -51,7 +51,7 @@ impl Arithmetic for Llama {
     fn judge(&self, op: &Op, ins: &[&HostTensor]) -> Option<Judged> {
         match (op, ins) {
             (Op::MatMul(m), [w, x]) => match &w.data {
-                Data::Packed(t, _) if Act::with(*t).is_some_and(|a| x.cols().is_multiple_of(a.len())) => {
+                Data::Packed(t, _) if Act::with(*t).is_some_and(|a| x.cols().is_multiple_of(a.block())) => {
                     Some(quantized(w, x))
                 }
                 Data::Packed(t @ (DType::F16 | DType::BF16), _) => Some(half_precision(m, w, x, *t)),
