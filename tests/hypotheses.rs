@@ -2,6 +2,8 @@
 //! what class and why; or that it does not know. The distortions are written here, in f32, apart from the hypotheses.
 
 mod run;
+mod special;
+mod sums;
 mod unknown;
 mod wrong;
 
@@ -56,7 +58,7 @@ pub fn trials() -> Vec<Trial> {
             Ok(())
         })
     });
-    judged.chain(clean).collect()
+    judged.chain(clean).chain(special::trials()).collect()
 }
 
 fn cases_of(mix: &str, arith: Arithmetic) -> Vec<Case> {

@@ -6,6 +6,7 @@ use super::{Guess, Hypothesis, Prediction};
 use crate::At;
 use crate::judge::Class;
 use greta_graph::Value;
+use greta_ops::Data;
 
 pub(super) const ROOM: &[Hypothesis] = &[
     Hypothesis { name: "stale operand", class: Class::GStaleData, predict: operand },
@@ -13,6 +14,7 @@ pub(super) const ROOM: &[Hypothesis] = &[
     // A row of the buffer that this step does not use still holds the step before: not old data of this row, but a wrong
     // choice of the row.
     Hypothesis { name: "another token's row, of the step before", class: Class::AInputSelection, predict: leftover },
+    Hypothesis { name: "beside the row in its buffer", class: Class::AInputSelection, predict: beside },
 ];
 
 /// Where the rows of the step before lay: by the batch row of now, and how many there were.
@@ -30,6 +32,40 @@ fn operand<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
 
 fn leftover<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
     read_before(scene, OTHER_PLACE)
+}
+
+/// The row after or before in memory, whatever was last written there: buffers are shared by values that don't meet.
+fn beside<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
+    let mut out = Vec::new();
+    for (what, which) in choices(scene) {
+        if which.len() != 1 || !matches!(scene.ins[which[0]].data, Data::Real(_)) {
+            continue;
+        }
+        for (detail, by) in [("the next", 1i64), ("the one before", -1)] {
+            if let Some(ins) = replaced(scene, &which, |v, _, at| in_memory(scene, v, at, by)) {
+                out.push(scene.predict(format!("{what}{detail}"), scene.op.clone(), ins));
+            }
+        }
+    }
+    out
+}
+
+fn in_memory(scene: &Scene<'_>, v: Value, at: &At, by: i64) -> Option<Vec<f64>> {
+    let all = &scene.judge.recording.series;
+    let own = scene.series(v)?;
+    let row = own.find(at.prompt, at.order, at.seq, at.position)?;
+    let offset = row.offset.checked_add_signed(by * own.cols as i64 * std::mem::size_of::<f32>() as i64)?;
+    let reader = all.iter().position(|s| s.node == scene.name())?;
+    let mut last: Option<((u32, usize), &crate::Series, &crate::Row)> = None;
+    for (i, s) in all.iter().enumerate().filter(|(_, s)| !s.is_int() && s.cols == own.cols) {
+        for r in s.rows.iter().filter(|r| r.at.prompt == at.prompt && r.buffer == row.buffer && r.offset == offset) {
+            let when = (r.at.order, i);
+            if when < (at.order, reader) && last.is_none_or(|(w, ..)| w < when) {
+                last = Some((when, s, r));
+            }
+        }
+    }
+    last.filter(|(_, s, r)| s.is_whole(r)).map(|(_, s, r)| s.values(r))
 }
 
 fn read_before<'s>(scene: &'s Scene<'_>, places: &[(&str, Old)]) -> Vec<Prediction<'s>> {
