@@ -86,6 +86,24 @@ impl Step<'_> {
         s.of_step(0, self.order).iter().map(|r| s.values(r).iter().map(|&v| v as f32).collect()).collect()
     }
 
+    /// What lies after the first row of a value in its buffer: left there by whatever used the place last.
+    pub fn behind(&self, name: &str) -> Option<Vec<f32>> {
+        let (series, all) = (self.series(name), &self.run.recording.series);
+        let first = series.of_step(0, self.order).first()?;
+        let place = first.offset + 4 * series.cols as u64;
+        let same = |s: &Series, r: &greta_trace::recording::Row| {
+            !s.is_int()
+                && s.cols == series.cols
+                && r.buffer == first.buffer
+                && r.offset == place
+                && r.at.order < self.order
+        };
+        let found = all.iter().flat_map(|s| s.rows.iter().filter(move |r| same(s, r)).map(move |r| (r.at.order, s, r)));
+        // Of one step the value that comes last in the graph is what was written last.
+        let (_, s, r) = found.max_by_key(|(order, ..)| *order)?;
+        Some(s.values(r).iter().map(|&v| v as f32).collect())
+    }
+
     pub fn positions(&self) -> Vec<usize> {
         self.series("embd").of_step(0, self.order).iter().map(|r| r.at.position as usize).collect()
     }

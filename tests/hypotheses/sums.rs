@@ -52,5 +52,55 @@ pub fn cases() -> Vec<Case> {
     all.push(case("bf16-truncate norm", "F32", Exact, ATT, EPrecision, "output truncated to bf16", |s| {
         every(|v| f32::from_bits(v.to_bits() & 0xffff_0000), s.rows(ATT))
     }));
+    all.push(case("f16-accumulate lanes", "F32", Exact, "blk.1.ffn_out", EPrecision, "f16 accumulation (16", |s| {
+        let (w, x) = (s.weight(W), s.x(X));
+        let one = |x: &Vec<f32>, n: usize| {
+            let mut lanes = [0.0f32; 16];
+            for k in 0..w.cols {
+                lanes[k % 16] = half(lanes[k % 16] + w.at(n, k) * x[k]);
+            }
+            lanes.into_iter().reduce(|a, b| half(a + b)).unwrap_or(0.0)
+        };
+        Some(x.iter().map(|x| (0..w.rows).map(|n| one(x, n)).collect()).collect())
+    }));
+    all.push(case("f16-accumulate norm", "F32", Exact, ATT, EPrecision, "f16 accumulation (1 partial", |s| {
+        let w = s.weight("blk.1.attn_norm.weight").values;
+        let row = |x: &Vec<f32>| {
+            let sum = x.iter().fold(0.0, |a, v| half(a + v * v));
+            let inv = 1.0 / (sum / 256.0 + 1e-5).sqrt();
+            x.iter().zip(&w).map(|(v, w)| v * inv * w).collect()
+        };
+        Some(s.rows("blk.0.out").iter().map(row).collect())
+    }));
+    all.push(case("f16 scores", "F32", Exact, "blk.1.attn", EPrecision, "f16 accumulation (scores, 1 partial", |s| {
+        let (p, q) = (s.positions(), s.rows("blk.1.q_rope"));
+        let (keys, values) = (s.cache("blk.1.k_cache"), s.cache("blk.1.v_cache"));
+        let head = |t: usize, h: usize| {
+            let base = h / 2 * 64;
+            let dot = |j: usize| (0..64).fold(0.0, |a, i| half(a + q[t][h * 64 + i] * keys[j][base + i]));
+            let weights: Vec<f32> = (0..=p[t]).map(|j| (dot(j) * 0.125).exp()).collect();
+            let sum: f32 = weights.iter().sum();
+            let value = |i: usize| weights.iter().zip(&values).map(|(w, v)| w * v[base + i]).sum::<f32>() / sum;
+            (0..64).map(value).collect::<Vec<f32>>()
+        };
+        Some((0..q.len()).map(|t| (0..4).flat_map(|h| head(t, h)).collect()).collect())
+    }));
+    all.push(case(
+        "operands bf16",
+        "F32",
+        Exact,
+        "blk.1.ffn_out",
+        EPrecision,
+        "operands truncated to bf16 (both",
+        |s| {
+            let (w, x) = (s.weight(W), s.x(X));
+            let cut = |v: f32| f32::from_bits(v.to_bits() & 0xffff_0000);
+            Some(product_of(x.len(), w.rows, w.cols, |n, k| cut(w.at(n, k)), |t, k| cut(x[t][k])))
+        },
+    ));
     all
+}
+
+fn half(v: f32) -> f32 {
+    f16::from_f32(v).to_f32()
 }

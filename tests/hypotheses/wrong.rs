@@ -210,6 +210,10 @@ fn rows() -> Vec<Case> {
             let (w, x) = (s.weight(Q), vec![s.before()?.rows(ATT)[0].clone()]);
             Some(product(&x, w.rows, |n, k| w.at(n, k)))
         }),
+        f32s("input-row in decode", ATT, AInputSelection, "", |s| {
+            let x = s.decodes().then(|| s.behind("blk.0.out")).flatten()?;
+            Some(norm(&[x], &s.weight("blk.1.attn_norm.weight").values, 1e-5, ALL_LANES))
+        }),
         f32s("stale output", "blk.1.ffn_inp", GStaleData, "stale output", |s| {
             Some(vec![s.before()?.rows("blk.1.ffn_inp")[0].clone()])
         }),

@@ -6,7 +6,6 @@ use super::{Guess, Hypothesis, Prediction};
 use crate::At;
 use crate::judge::Class;
 use greta_graph::Value;
-use greta_ops::Data;
 
 pub(super) const ROOM: &[Hypothesis] = &[
     Hypothesis { name: "stale operand", class: Class::GStaleData, predict: operand },
@@ -38,9 +37,6 @@ fn leftover<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
 fn beside<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
     let mut out = Vec::new();
     for (what, which) in choices(scene) {
-        if which.len() != 1 || !matches!(scene.ins[which[0]].data, Data::Real(_)) {
-            continue;
-        }
         for (detail, by) in [("the next", 1i64), ("the one before", -1)] {
             if let Some(ins) = replaced(scene, &which, |v, _, at| in_memory(scene, v, at, by)) {
                 out.push(scene.predict(format!("{what}{detail}"), scene.op.clone(), ins));
@@ -54,10 +50,11 @@ fn in_memory(scene: &Scene<'_>, v: Value, at: &At, by: i64) -> Option<Vec<f64>> 
     let all = &scene.judge.recording.series;
     let own = scene.series(v)?;
     let row = own.find(at.prompt, at.order, at.seq, at.position)?;
-    let offset = row.offset.checked_add_signed(by * own.cols as i64 * std::mem::size_of::<f32>() as i64)?;
+    let bytes = own.dtype?.row_bytes(own.cols)? as i64;
+    let offset = row.offset.checked_add_signed(by * bytes)?;
     let reader = all.iter().position(|s| s.node == scene.name())?;
     let mut last: Option<((u32, usize), &crate::Series, &crate::Row)> = None;
-    for (i, s) in all.iter().enumerate().filter(|(_, s)| !s.is_int() && s.cols == own.cols) {
+    for (i, s) in all.iter().enumerate().filter(|(_, s)| s.dtype == own.dtype && s.cols == own.cols) {
         for r in s.rows.iter().filter(|r| r.at.prompt == at.prompt && r.buffer == row.buffer && r.offset == offset) {
             let when = (r.at.order, i);
             if when < (at.order, reader) && last.is_none_or(|(w, ..)| w < when) {
