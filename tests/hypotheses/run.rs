@@ -1,7 +1,7 @@
 //! A recorded run, and what a wrong kernel could have read in one of its steps.
 
 use crate::support::{Outcome, cpu, synth_tiny};
-use greta_graph::{TapRequest, TapRows, TapSpec};
+use greta_graph::{TapMode, TapRequest, TapRows, TapSpec};
 use greta_models::{Arithmetic, EngineOptions, Model};
 use greta_ops::{ACT_BLOCK, DType, quant};
 use greta_trace::recording::{Recording, Series};
@@ -16,6 +16,10 @@ pub struct Taped {
 impl Taped {
     /// A tiny model's run of a prompt and two decode steps, everything recorded.
     pub fn new(mix: &str, arith: Arithmetic, kv: DType, tokens: u32) -> Result<Taped, Outcome> {
+        Self::tapped(mix, arith, kv, tokens, TapMode::Semantic)
+    }
+
+    pub fn tapped(mix: &str, arith: Arithmetic, kv: DType, tokens: u32, tap_mode: TapMode) -> Result<Taped, Outcome> {
         let model = Arc::new(Model::open(&synth_tiny(mix)?)?);
         let prompt = PromptInfo {
             id: "test".into(),
@@ -23,7 +27,7 @@ impl Taped {
             ..PromptInfo::default()
         };
         let taps = vec![TapRequest::new("all", TapSpec { rows: TapRows::All, ..TapSpec::default() })?];
-        let options = EngineOptions { arith, kv, taps, context: Some(256), ..EngineOptions::default() };
+        let options = EngineOptions { arith, kv, taps, tap_mode, context: Some(256), ..EngineOptions::default() };
         let plan = TracePlan { decode_steps: 2, ..TracePlan::default() };
         let (recording, _) = tracer::record(&model, &cpu(2)?, &options, &[prompt], &plan, &mut |_, _, _| true)?;
         Ok(Taped { model, recording })
@@ -35,13 +39,20 @@ impl Taped {
         for order in 0..3 {
             let step = Step { run: self, order };
             let Some(rows) = wrong(&step) else { continue };
-            let Some(series) = out.series.iter_mut().find(|s| s.name == node) else { continue };
-            let places: Vec<_> = series.of_step(0, order).iter().map(|r| r.data.clone()).collect();
-            assert_eq!(places.len(), rows.len(), "{node}");
-            for (place, row) in places.into_iter().zip(rows) {
-                match series.is_int() {
-                    true => series.ints[place].copy_from_slice(&row.iter().map(|&v| v as i32).collect::<Vec<_>>()),
-                    false => series.reals[place].copy_from_slice(&row),
+            // Values past a row's end are the second output's.
+            let cols = out.get(node).map_or(0, |s| s.cols);
+            for (name, from) in [(node.to_string(), 0), (format!("{node}.1"), cols)] {
+                let Some(series) = out.series.iter_mut().find(|s| s.name == name) else { continue };
+                let places: Vec<_> = series.of_step(0, order).iter().map(|r| r.data.clone()).collect();
+                assert_eq!(places.len(), rows.len(), "{node}");
+                for (place, row) in places.into_iter().zip(&rows) {
+                    let values = &row[from..from + series.cols];
+                    match series.is_int() {
+                        true => {
+                            series.ints[place].copy_from_slice(&values.iter().map(|&v| v as i32).collect::<Vec<_>>())
+                        }
+                        false => series.reals[place].copy_from_slice(values),
+                    }
                 }
             }
         }
@@ -73,6 +84,24 @@ impl Step<'_> {
     pub fn rows(&self, name: &str) -> Vec<Vec<f32>> {
         let s = self.series(name);
         s.of_step(0, self.order).iter().map(|r| s.values(r).iter().map(|&v| v as f32).collect()).collect()
+    }
+
+    /// What lies after the first row of a value in its buffer: left there by whatever used the place last.
+    pub fn behind(&self, name: &str) -> Option<Vec<f32>> {
+        let (series, all) = (self.series(name), &self.run.recording.series);
+        let first = series.of_step(0, self.order).first()?;
+        let place = first.offset + 4 * series.cols as u64;
+        let same = |s: &Series, r: &greta_trace::recording::Row| {
+            !s.is_int()
+                && s.cols == series.cols
+                && r.buffer == first.buffer
+                && r.offset == place
+                && r.at.order < self.order
+        };
+        let found = all.iter().flat_map(|s| s.rows.iter().filter(move |r| same(s, r)).map(move |r| (r.at.order, s, r)));
+        // Of one step the value that comes last in the graph is what was written last.
+        let (_, s, r) = found.max_by_key(|(order, ..)| *order)?;
+        Some(s.values(r).iter().map(|&v| v as f32).collect())
     }
 
     pub fn positions(&self) -> Vec<usize> {
@@ -230,4 +259,19 @@ pub fn rope(
         }
     }
     out
+}
+
+/// Codes and then scales of each row.
+pub fn quantized(x: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    let row = |x: &Vec<f32>| {
+        let (mut codes, mut scales) = (Vec::new(), Vec::new());
+        for block in x.chunks_exact(ACT_BLOCK) {
+            let amax = block.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+            scales.push(amax / 127.0);
+            codes.extend(block.iter().map(|v| (v * (127.0 / amax)).round_ties_even()));
+        }
+        codes.extend(scales);
+        codes
+    };
+    x.iter().map(row).collect()
 }

@@ -57,6 +57,11 @@ pub fn cases() -> Vec<Case> {
         let at = |n: usize, k: usize| if (64..96).contains(&k) { w.at(n, k) * 1.5 } else { w.at(n, k) };
         Some(product(&s.x("blk.1.attn_norm"), w.rows, at))
     });
+    add("one-scale in one row", "blk.1.q", |s| {
+        let w = s.weight("blk.1.attn_q.weight");
+        let at = |n: usize, k: usize| if n == 77 && (64..96).contains(&k) { w.at(n, k) * 1.5 } else { w.at(n, k) };
+        Some(product(&s.x("blk.1.attn_norm"), w.rows, at))
+    });
     add("block-dropped", "blk.1.q", |s| {
         let w = s.weight("blk.1.attn_q.weight");
         let at = |n: usize, k: usize| if (96..128).contains(&k) { 0.0 } else { w.at(n, k) };

@@ -1,14 +1,13 @@
 //! Distortions with a hypothesis of their own.
 
-use super::Case;
 use super::run::{Seen, Step, attend, norm, product, product_of, rope};
+use super::{Case, sums};
 use greta_models::Arithmetic::{self, Exact, Int8};
 use greta_trace::judge::Class::{self, *};
-use half::{bf16, f16};
 
-type Wrong = fn(&Step<'_>) -> Option<Vec<Vec<f32>>>;
+pub type Wrong = fn(&Step<'_>) -> Option<Vec<Vec<f32>>>;
 
-fn case(
+pub fn case(
     name: &'static str,
     mix: &'static str,
     arith: Arithmetic,
@@ -22,7 +21,7 @@ fn case(
 
 const Q: &str = "blk.1.attn_q.weight";
 const K: &str = "blk.1.attn_k.weight";
-const ATT: &str = "blk.1.attn_norm";
+pub const ATT: &str = "blk.1.attn_norm";
 const ALL_LANES: fn(usize) -> bool = |_| true;
 
 /// Rows or columns within a tile of 16, exchanged.
@@ -45,12 +44,12 @@ fn attention(
     attend(&Seen { q: &q, keys: &keys, values: &values, scale }, list, kv, ALL_LANES)
 }
 
-fn every(f: fn(f32) -> f32, rows: Vec<Vec<f32>>) -> Option<Vec<Vec<f32>>> {
+pub fn every(f: fn(f32) -> f32, rows: Vec<Vec<f32>>) -> Option<Vec<Vec<f32>>> {
     Some(rows.into_iter().map(|r| r.into_iter().map(f).collect()).collect())
 }
 
 pub fn cases() -> Vec<Case> {
-    [weights(), packing(), rows(), norms(), ropes(), attentions(), sums()].into_iter().flatten().collect()
+    [weights(), packing(), rows(), norms(), ropes(), attentions(), sums::cases()].into_iter().flatten().collect()
 }
 
 fn weights() -> Vec<Case> {
@@ -97,6 +96,15 @@ fn weights() -> Vec<Case> {
             );
             out.extend_from_slice(&right[full..]);
             out
+        })
+    }));
+    all.extend(both("tile 32", "blk.1.v", "output tile transposed (tile 32)", DKernelMath, |s| {
+        (!s.decodes()).then(|| {
+            let (w, x) = (s.weight("blk.1.attn_v.weight"), s.x(ATT));
+            let right = product(&x, w.rows, |n, k| w.at(n, k));
+            let full = x.len() / 32 * 32;
+            let at = |t: usize, n: usize| if t < full { turned(t, n, 32) } else { (t, n) };
+            (0..x.len()).map(|t| (0..w.rows).map(|n| right[at(t, n).0][at(t, n).1]).collect()).collect()
         })
     }));
     all.extend(both("another layer", "blk.1.ffn_gate", "neighbour layer's weight (-1)", CWeightLayout, |s| {
@@ -201,6 +209,10 @@ fn rows() -> Vec<Case> {
         f32s("stale product", "blk.1.q", GStaleData, "stale operand", |s| {
             let (w, x) = (s.weight(Q), vec![s.before()?.rows(ATT)[0].clone()]);
             Some(product(&x, w.rows, |n, k| w.at(n, k)))
+        }),
+        f32s("input-row in decode", ATT, AInputSelection, "", |s| {
+            let x = s.decodes().then(|| s.behind("blk.0.out")).flatten()?;
+            Some(norm(&[x], &s.weight("blk.1.attn_norm.weight").values, 1e-5, ALL_LANES))
         }),
         f32s("stale output", "blk.1.ffn_inp", GStaleData, "stale output", |s| {
             Some(vec![s.before()?.rows("blk.1.ffn_inp")[0].clone()])
@@ -350,52 +362,4 @@ fn attentions() -> Vec<Case> {
             ))
         }),
     ]
-}
-
-fn sums() -> Vec<Case> {
-    let both = |name, hypothesis, class, wrong: Wrong| {
-        [("F32", Exact), ("Q4_K_M", Exact), ("Q4_K_M", Int8)]
-            .map(|(mix, arith)| case(name, mix, arith, "blk.1.ffn_out", class, hypothesis, wrong))
-    };
-    const W: &str = "blk.1.ffn_down.weight";
-    const X: &str = "blk.1.ffn_act";
-    let mut all = Vec::new();
-    all.extend(both("half-wave", "half the lanes (first 32 of 64)", DKernelMath, |s| {
-        let w = s.weight(W);
-        Some(product(&s.x(X), w.rows, |n, k| if k % 64 < 32 { w.at(n, k) } else { 0.0 }))
-    }));
-    all.extend(both("k-truncated", "first K' terms (K' = 384", DKernelMath, |s| {
-        let w = s.weight(W);
-        Some(product(&s.x(X), w.rows, |n, k| if k < 384 { w.at(n, k) } else { 0.0 }))
-    }));
-    all.extend(both("scale-uniform", "uniform scale (2.0", DKernelMath, |s| {
-        every(|v| v * 2.0, s.rows("blk.1.ffn_out"))
-    }));
-    all.extend(both("bf16-truncate", "output truncated to bf16", EPrecision, |s| {
-        every(|v| f32::from_bits(v.to_bits() & 0xffff_0000), s.rows("blk.1.ffn_out"))
-    }));
-    all.extend(both("bf16-round", "output rounded to bf16", EPrecision, |s| {
-        every(|v| bf16::from_f32(v).to_f32(), s.rows("blk.1.ffn_out"))
-    }));
-    all.push(case("f16-accumulate", "F32", Exact, "blk.1.ffn_out", EPrecision, "f16 accumulation", |s| {
-        let (w, x) = (s.weight(W), s.x(X));
-        let one = |x: &Vec<f32>, n: usize| {
-            (0..w.cols).fold(f16::ZERO, |a, k| f16::from_f32(a.to_f32() + w.at(n, k) * x[k])).to_f32()
-        };
-        Some(x.iter().map(|x| (0..w.rows).map(|n| one(x, n)).collect()).collect())
-    }));
-    all.push(case("f16-accumulate int8", "Q4_K_M", Int8, "blk.1.ffn_out", EPrecision, "f16 accumulation", |s| {
-        let (w, x) = (s.weight(W), s.x(X));
-        let dot = |x: &Vec<f32>, n: usize, b: usize| {
-            (b..b + 32).map(|k| f64::from(w.at(n, k)) * f64::from(x[k])).sum::<f64>() as f32
-        };
-        let one = |x: &Vec<f32>, n: usize| {
-            (0..w.cols).step_by(32).fold(f16::ZERO, |a, b| f16::from_f32(a.to_f32() + dot(x, n, b))).to_f32()
-        };
-        Some(x.iter().map(|x| (0..w.rows).map(|n| one(x, n)).collect()).collect())
-    }));
-    all.push(case("bf16-truncate norm", "F32", Exact, ATT, EPrecision, "output truncated to bf16", |s| {
-        every(|v| f32::from_bits(v.to_bits() & 0xffff_0000), s.rows(ATT))
-    }));
-    all
 }

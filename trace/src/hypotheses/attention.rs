@@ -159,6 +159,22 @@ fn limit<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
             }));
         }
     }
+    for step in [8usize, 16, 32, 64, 128] {
+        out.extend(changed(scene, format!("whole blocks of {step} keys"), |_, (mut k, mut v)| {
+            let kept = k.len() / step * step;
+            k.truncate(kept);
+            v.truncate(kept);
+            (kept > 0).then_some((k, v))
+        }));
+    }
+    let longest = scene.rows.iter().map(|a| a.position as usize + 1).max().unwrap_or(0);
+    for end in (4..20).map(|e| 1usize << e).filter(|e| *e < longest) {
+        let round = |mut rows: Vec<Vec<f64>>| {
+            (end..rows.len()).for_each(|j| rows[j] = rows[j % end].clone());
+            rows
+        };
+        out.extend(changed(scene, format!("wraps at {end}"), |_, (k, v)| Some((round(k), round(v)))));
+    }
     out
 }
 

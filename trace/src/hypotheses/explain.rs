@@ -6,8 +6,9 @@ use crate::judge::{Class, Explained, Residual};
 use greta_ops::DType;
 use half::f16;
 
-/// Columns of a large output that are looked at first.
-const PROBED: usize = 64;
+/// Columns of a large output that are looked at first, and then.
+const FEW: usize = 8;
+const MORE: usize = 64;
 
 /// How much better than the runner-up and the plain reference an explanation must be.
 const BETTER: f64 = 10.0;
@@ -29,21 +30,24 @@ pub fn explain(scene: &Scene<'_>) -> Explained {
     if let Some(found) = finite::explain(scene) {
         return found;
     }
-    let probe = probe(scene);
     let every: Vec<usize> = (0..scene.want[0].cols()).collect();
+    let stages = [probe(scene, FEW), probe(scene, MORE)];
     let mut tried: Vec<Tried> = Vec::new();
     for h in ALL.iter().flat_map(|room| room.iter()) {
         for p in (h.predict)(scene) {
             let (residual, outs) = match p.values {
                 Values::Whole(outs) => (scene.residual(&outs), Some(outs)),
-                Values::Columns(at) => match scene.residual_at(&probe, &at(&probe)) {
-                    // Columns left out can only make it worse, so this is too bad to be accepted or to matter.
-                    part if part.is_nan() || part > BETTER => (part, None),
-                    _ => {
-                        let whole = vec![at(&every)];
-                        (scene.residual(&whole), Some(whole))
+                Values::Columns(at) => {
+                    // Columns left out can only make it worse, so past this it can neither be accepted nor matter.
+                    let parts = stages.iter().map(|cols| scene.residual_at(cols, &at(cols)));
+                    match parts.into_iter().find(|r| *r > BETTER) {
+                        Some(part) => (part, None),
+                        None => {
+                            let whole = vec![at(&every)];
+                            (scene.residual(&whole), Some(whole))
+                        }
                     }
-                },
+                }
             };
             let hypothesis = if p.detail.is_empty() { h.name.into() } else { format!("{} ({})", h.name, p.detail) };
             tried.push(Tried { residual: Residual { hypothesis, class: h.class, residual }, name: h.name, outs });
@@ -85,13 +89,11 @@ fn accept(scene: &Scene<'_>, tried: Vec<Tried>, plain: f64) -> Explained {
     }
 }
 
-/// The columns that are looked at first: each row's worst, and some spread over all. Ascending.
-fn probe(scene: &Scene<'_>) -> Vec<usize> {
+/// Columns to look at first: each row's worst, and some spread over all. Ascending.
+fn probe(scene: &Scene<'_>, spread: usize) -> Vec<usize> {
     let n = scene.want[0].cols();
-    if n <= 2 * PROBED {
-        return (0..n).collect();
-    }
-    let mut cols: Vec<usize> = (0..PROBED).map(|i| i * n / PROBED + i % 3).filter(|&c| c < n).collect();
+    // Not every one at the beginning of a tile or a head.
+    let mut cols: Vec<usize> = (0..spread).map(|i| i * n / spread + i % 3).filter(|&c| c < n).collect();
     for r in 0..scene.rows.len() {
         let (got, want) = (scene.outs[0].row(r), scene.want[0].row(r));
         let ratio = |c: usize| (got[c] - want[c]).abs() / scene.bounds[0][r * n + c].max(f64::MIN_POSITIVE);

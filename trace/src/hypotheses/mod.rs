@@ -5,9 +5,10 @@
 //! faults are injected.
 //!
 //! Rooms, one file each: `rows` and `stale` (other rows and steps), `layout`, `tiles` and `sums` (products), `packing` and
-//! `weights` (block formats, other tensors), `norm`, `rope`, `attention`, `cache`, `embed`, `precision`, `general`.
+//! `weights` (block formats, other tensors), `norm`, `rope`, `attention`, `cache`, `embed`, `precision`, `accumulate`, `general`.
 //! `explain` holds predictions against the output; `finite` looks for what is no number before any of that.
 
+mod accumulate;
 mod attention;
 mod cache;
 mod embed;
@@ -111,5 +112,6 @@ pub const ALL: &[&[Hypothesis]] = &[
     attention::ROOM,
     sums::ROOM,
     precision::ROOM,
+    accumulate::ROOM,
     general::ROOM,
 ];

@@ -34,7 +34,7 @@ fn with_eps(op: &Op, eps: f64) -> Op {
 }
 
 /// The prediction of an epsilon for each row.
-fn of_rows<'s>(
+pub(super) fn of_rows<'s>(
     scene: &'s Scene<'_>,
     detail: impl Into<String>,
     eps: impl Fn(usize) -> Option<f64>,
@@ -45,7 +45,8 @@ fn of_rows<'s>(
     })
 }
 
-fn mean(row: &[f64], kept: impl Fn(usize) -> bool) -> f64 {
+/// Mean square of some values, over the number of all.
+pub(super) fn mean(row: &[f64], kept: impl Fn(usize) -> bool) -> f64 {
     row.iter().enumerate().filter(|(i, _)| kept(*i)).map(|(_, v)| v * v).sum::<f64>() / row.len() as f64
 }
 

@@ -32,15 +32,21 @@ impl<'s> Product<'s> {
         Some(Rc::new(Product { scene, w, x: x.collect(), n: w.rows(), k: w.cols(), terms }))
     }
 
-    /// The activations of any row of the step, if it was recorded.
-    pub fn step_row(&self, row: u32) -> Option<Vec<f64>> {
+    /// The activations of any row of the step, if it was recorded; of codes, their scales are `scales` or the row's own.
+    pub fn step_row(&self, row: u32, scales: Option<&[f64]>) -> Option<Vec<f64>> {
         let at = self.scene.rows[0];
         let ins = self.scene.operands();
         let codes = self.scene.recorded(ins[1], at.prompt, at.order, row)?;
-        match ins.get(2) {
-            None => Some(codes),
-            Some(&s) => Some(scaled(&codes, Some(&self.scene.recorded(s, at.prompt, at.order, row)?))),
+        match (scales, ins.get(2)) {
+            (Some(s), _) => Some(scaled(&codes, Some(s))),
+            (None, Some(&s)) => Some(scaled(&codes, Some(&self.scene.recorded(s, at.prompt, at.order, row)?))),
+            (None, None) => Some(codes),
         }
+    }
+
+    /// The scales of wrong row `r`'s codes.
+    pub fn scales(&self, r: usize) -> Option<Vec<f64>> {
+        self.scene.ins.get(2).map(|s| s.row(r).into_owned())
     }
 
     /// Σ_k w·x and how far f32 may be off it.

@@ -16,30 +16,35 @@ pub(super) const ROOM: &[Hypothesis] = &[
 
 const TILES: [usize; 2] = [16, 32];
 
-/// The activations of every row in the tiles of the wrong rows; `None` where one was not recorded.
+/// The activations of every row in the tiles of the wrong rows.
 struct Band {
-    rows: HashMap<usize, Vec<f64>>,
+    /// By wrong row and batch row.
+    rows: HashMap<(usize, usize), Vec<f64>>,
     /// The batch row of each wrong row.
     own: Vec<usize>,
     /// Rows of the step.
     step: usize,
     tile: usize,
+    /// Whether codes change places and scales stay.
+    codes: bool,
 }
 
 impl Band {
-    fn new(p: &Product<'_>, tile: usize) -> Option<Band> {
+    /// `None` where a row was not recorded, no tile is full, or there are no codes.
+    fn new(p: &Product<'_>, tile: usize, codes: bool) -> Option<Band> {
         let at = p.scene.rows[0];
         let step = p.scene.rows_in_step(p.scene.operands()[1], at.prompt, at.order) as usize;
         let own: Vec<usize> =
             p.scene.rows.iter().map(|a| p.scene.batch_row(a).map(|r| r as usize)).collect::<Option<_>>()?;
-        let mut band = Band { rows: HashMap::new(), own, step, tile };
-        let full: Vec<usize> = (0..band.own.len()).filter_map(|r| band.start(r)).collect();
-        for t in full.iter().flat_map(|&t0| t0..t0 + tile) {
-            if let std::collections::hash_map::Entry::Vacant(e) = band.rows.entry(t) {
-                e.insert(p.step_row(t as u32)?);
+        let mut band = Band { rows: HashMap::new(), own, step, tile, codes };
+        for r in 0..band.own.len() {
+            let Some(t0) = band.start(r) else { continue };
+            let scales = if codes { Some(p.scales(r)?) } else { None };
+            for t in t0..t0 + tile {
+                band.rows.insert((r, t), p.step_row(t as u32, scales.as_deref())?);
             }
         }
-        (!full.is_empty()).then_some(band)
+        (!band.rows.is_empty()).then_some(band)
     }
 
     /// Where wrong row `r`'s tile begins, if it is a full one.
@@ -51,30 +56,34 @@ impl Band {
     /// Wrong row `r`'s activations as they come from transposed tiles.
     fn transposed(&self, r: usize, k: usize) -> Option<Vec<f64>> {
         let (t0, tile) = (self.start(r)?, self.tile);
-        Some(
-            (0..k)
-                .map(|i| {
-                    let k0 = i - i % tile;
-                    match k0 + tile <= k {
-                        true => self.rows[&(t0 + i % tile)][k0 + self.own[r] % tile],
-                        false => self.rows[&self.own[r]][i],
-                    }
-                })
-                .collect(),
-        )
+        let value = |i: usize| match i - i % tile {
+            k0 if k0 + tile <= k => self.rows[&(r, t0 + i % tile)][k0 + self.own[r] % tile],
+            _ => self.rows[&(r, self.own[r])][i],
+        };
+        Some((0..k).map(value).collect())
+    }
+
+    fn detail(&self) -> String {
+        format!("tile {}{}", self.tile, if self.codes { ", scales in place" } else { "" })
     }
 }
 
-fn made<'s>(scene: &'s Scene<'_>, f: impl Fn(Rc<Product<'s>>, Band) -> Prediction<'s>) -> Vec<Prediction<'s>> {
+/// One prediction for each tile; for codes and scales that move together, or codes alone.
+fn made<'s>(
+    scene: &'s Scene<'_>,
+    moves: &[bool],
+    f: impl Fn(Rc<Product<'s>>, Band) -> Prediction<'s>,
+) -> Vec<Prediction<'s>> {
     let Some(p) = Product::of(scene) else { return Vec::new() };
     let tiles = TILES.into_iter().filter(|&t| p.n >= t && p.k >= t);
-    tiles.filter_map(|tile| Some(f(p.clone(), Band::new(&p, tile)?))).collect()
+    let tiles = tiles.flat_map(|t| moves.iter().map(move |&codes| (t, codes)));
+    tiles.filter_map(|(tile, codes)| Some(f(p.clone(), Band::new(&p, tile, codes)?))).collect()
 }
 
 /// Output `(t, n)` is stored where `(t0 + n % T, n0 + t % T)` belongs.
 fn output<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
-    made(scene, |p, band| {
-        Prediction::columns(format!("tile {}", band.tile), move |cols: &[usize]| {
+    made(scene, &[false], |p, band| {
+        Prediction::columns(band.detail(), move |cols: &[usize]| {
             let rows: HashMap<usize, Vec<f64>> = {
                 let needed = cols.iter().flat_map(|&c| (0..band.own.len()).map(move |r| (r, c)));
                 let needed = needed.map(|(r, c)| source(&band, &p, r, c).1);
@@ -86,7 +95,7 @@ fn output<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
             };
             p.each(cols, |r, c| {
                 let (t, n) = source(&band, &p, r, c);
-                let x = if t == band.own[r] { &p.x[r] } else { &band.rows[&t] };
+                let x = if t == band.own[r] { &p.x[r] } else { &band.rows[&(r, t)] };
                 p.dot(&rows[&n], x)
             })
         })
@@ -104,8 +113,8 @@ fn source(band: &Band, p: &Product<'_>, r: usize, c: usize) -> (usize, usize) {
 
 /// Fragments of both operands are loaded transposed.
 fn operands<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
-    made(scene, |p, band| {
-        Prediction::columns(format!("tile {}", band.tile), move |cols: &[usize]| {
+    made(scene, &[false, true], |p, band| {
+        Prediction::columns(band.detail(), move |cols: &[usize]| {
             let tiles = Tiles::new(&p, band.tile);
             let x: Vec<Option<Vec<f64>>> = (0..p.x.len()).map(|r| band.transposed(r, p.k)).collect();
             let (mut turned, mut guess) = (vec![0.0; p.k], super::Guess::default());
@@ -129,8 +138,8 @@ fn operands<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
 
 /// Fragments of the activations alone are loaded transposed.
 fn input<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
-    made(scene, |p, band| {
-        Prediction::columns(format!("tile {}", band.tile), move |cols: &[usize]| {
+    made(scene, &[false, true], |p, band| {
+        Prediction::columns(band.detail(), move |cols: &[usize]| {
             let x: Vec<Vec<f64>> =
                 (0..p.x.len()).map(|r| band.transposed(r, p.k).unwrap_or_else(|| p.x[r].clone())).collect();
             p.with(cols, &x, |n, w| p.plain_row(n, w))
