@@ -82,6 +82,7 @@ fn q6k<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
     }
     // A code from a half's nibbles, its pairs, and its place.
     type Code = dyn Fn(&[u8], &[u8], usize) -> u8;
+    type Plain = fn(&[u8], &[u8], usize) -> u8;
     // Low bits and high bits of value i of a half, from its 64 bytes of nibbles and 32 of pairs.
     fn low(ql: &[u8], i: usize) -> u8 {
         (ql[i % 64] >> (i / 64 * 4)) & 15
@@ -89,7 +90,7 @@ fn q6k<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
     fn high(qh: &[u8], i: usize) -> u8 {
         (qh[i % 32] >> (i / 32 * 2)) & 3
     }
-    let special: [(&str, fn(&[u8], &[u8], usize) -> u8); 7] = [
+    let special: [(&str, Plain); 7] = [
         ("low bits above high bits", |ql, qh, i| (low(ql, i) << 2) | high(qh, i)),
         ("nibbles adjacent", |ql, qh, i| ((ql[i / 2] >> (i % 2 * 4)) & 15) | (high(qh, i) << 4)),
         ("pairs adjacent", |ql, qh, i| low(ql, i) | (((qh[i / 4] >> (i % 4 * 2)) & 3) << 4)),
