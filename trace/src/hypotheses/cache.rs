@@ -97,7 +97,7 @@ pub(super) fn with_next(scene: &Scene<'_>, at: &At, mut seen: Seen, after: After
     let (k, v) = match after {
         After::Left => (row(scene, ins[1], at, at.order, next)?, row(scene, ins[2], at, at.order, next)?),
         After::Zero => (zeros(scene), zeros(scene)),
-        After::FirstPage if next % PAGE_TOKENS == 0 => (seen.0.first()?.clone(), seen.1.first()?.clone()),
+        After::FirstPage if next.is_multiple_of(PAGE_TOKENS) => (seen.0.first()?.clone(), seen.1.first()?.clone()),
         After::FirstPage => return None,
     };
     seen.0.push(k);
