@@ -4,6 +4,7 @@ mod bad_input;
 mod models;
 mod run;
 mod shapes;
+mod trace;
 
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
@@ -16,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
     let mut all = shapes::trials();
     all.extend(run::trials());
     all.extend(bad_input::trials());
+    all.extend(trace::trials());
     all
 }
 

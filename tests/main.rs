@@ -5,6 +5,7 @@ mod alloc;
 mod chat;
 mod cli;
 mod conformance;
+mod diff;
 mod gguf;
 mod golden;
 mod graph;
@@ -12,9 +13,11 @@ mod kernels;
 mod kv;
 mod p1;
 mod quant;
+mod run_folder;
 mod sampling;
 mod support;
 mod synth;
+mod taps;
 mod tidy;
 mod tokenizer;
 mod trace_rows;
@@ -36,6 +39,9 @@ fn main() {
         sampling::trials(),
         golden::trials(),
         trace_rows::trials(),
+        taps::trials(),
+        run_folder::trials(),
+        diff::trials(),
         synth::trials(),
         tidy::trials(),
         cli::trials(),

@@ -166,8 +166,20 @@ fn version() -> Result<(), Failed> {
 }
 
 fn help() -> Result<(), Failed> {
-    let names =
-        ["run", "chat", "inspect", "graph", "logits", "perplexity", "bench", "synth", "backends", "completions"];
+    let names = [
+        "run",
+        "chat",
+        "inspect",
+        "graph",
+        "logits",
+        "perplexity",
+        "bench",
+        "synth",
+        "trace",
+        "diff",
+        "backends",
+        "completions",
+    ];
     let mut wrong = Vec::new();
     for name in names {
         let done = greta(&[name, "--help"])?.code(0)?;
