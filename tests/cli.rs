@@ -5,6 +5,7 @@ mod import;
 mod models;
 mod run;
 mod shapes;
+mod trace;
 
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
@@ -18,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
     all.extend(run::trials());
     all.extend(bad_input::trials());
     all.extend(import::trials());
+    all.extend(trace::trials());
     all
 }
 

@@ -5,6 +5,7 @@ mod alloc;
 mod chat;
 mod cli;
 mod conformance;
+mod diff;
 mod faults;
 mod foreign;
 mod gguf;
@@ -18,9 +19,11 @@ mod kv;
 mod p1;
 mod plain;
 mod quant;
+mod run_folder;
 mod sampling;
 mod support;
 mod synth;
+mod taps;
 mod tidy;
 mod tokenizer;
 mod trace_rows;
@@ -48,6 +51,9 @@ fn main() {
         faults::trials(),
         hypotheses::trials(),
         foreign::trials(),
+        taps::trials(),
+        run_folder::trials(),
+        diff::trials(),
         synth::trials(),
         tidy::trials(),
         cli::trials(),

@@ -118,6 +118,7 @@ impl Trace {
     ) -> anyhow::Result<(Folder, bool)> {
         let exe = engine.executable();
         let (dir, graph) = (self.folder(), exe.plan().graph());
+        tracer::check(engine, info, plan)?;
         let mut writer = FolderWriter::create(&dir, info, graph, plan, model.weights(), self.force)?;
         let guard = Guard::arm();
         let progress = Progress::new("tracing", Unit::Things("tokens"));
