@@ -17,6 +17,7 @@ mod kernels;
 mod kv;
 mod p1;
 mod plain;
+mod probe;
 mod quant;
 mod sampling;
 mod support;
@@ -46,6 +47,7 @@ fn main() {
         judge::trials(),
         import::trials(),
         faults::trials(),
+        probe::trials(),
         hypotheses::trials(),
         foreign::trials(),
         synth::trials(),

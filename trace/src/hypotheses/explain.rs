@@ -10,7 +10,7 @@ use half::f16;
 const PROBED: usize = 64;
 
 /// How much better than the runner-up and the plain reference an explanation must be.
-const BETTER: f64 = 10.0;
+pub const BETTER: f64 = 10.0;
 
 /// Two predictions that differ by less than this part of the bound everywhere are one explanation under two names.
 const SAME: f64 = 0.1;
@@ -29,7 +29,7 @@ pub fn explain(scene: &Scene<'_>) -> Explained {
     if let Some(found) = finite::explain(scene) {
         return found;
     }
-    let probe = probe(scene);
+    let probe = first_columns(scene);
     let every: Vec<usize> = (0..scene.want[0].cols()).collect();
     let mut tried: Vec<Tried> = Vec::new();
     for h in ALL.iter().flat_map(|room| room.iter()) {
@@ -86,7 +86,7 @@ fn accept(scene: &Scene<'_>, tried: Vec<Tried>, plain: f64) -> Explained {
 }
 
 /// The columns that are looked at first: each row's worst, and some spread over all. Ascending.
-fn probe(scene: &Scene<'_>) -> Vec<usize> {
+pub fn first_columns(scene: &Scene<'_>) -> Vec<usize> {
     let n = scene.want[0].cols();
     if n <= 2 * PROBED {
         return (0..n).collect();
@@ -145,7 +145,7 @@ impl Scene<'_> {
     }
 
     /// Whether two predictions can't be told apart.
-    fn same(&self, a: &[Guess], b: &[Guess]) -> bool {
+    pub fn same(&self, a: &[Guess], b: &[Guess]) -> bool {
         a.iter().zip(b).enumerate().all(|(o, (a, b))| {
             a.values.len() == b.values.len()
                 && a.values.iter().zip(&b.values).enumerate().all(|(i, (x, y))| {
