@@ -18,6 +18,7 @@ mod kernels;
 mod kv;
 mod p1;
 mod plain;
+mod probe;
 mod quant;
 mod run_folder;
 mod sampling;
@@ -49,6 +50,7 @@ fn main() {
         judge::trials(),
         import::trials(),
         faults::trials(),
+        probe::trials(),
         hypotheses::trials(),
         foreign::trials(),
         taps::trials(),

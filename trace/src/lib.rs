@@ -16,6 +16,7 @@ pub mod import;
 mod info;
 pub mod judge;
 pub mod names;
+pub mod probe;
 pub mod prompts;
 pub mod recording;
 pub mod replay;

@@ -286,13 +286,13 @@ pub fn globset_escape(name: &str) -> String {
     name.chars().flat_map(|c| if "*?[]{}".contains(c) { vec!['[', c, ']'] } else { vec![c] }).collect()
 }
 
-fn whole(names: &[String]) -> Result<Vec<TapRequest>, TraceError> {
+pub(crate) fn whole(names: &[String]) -> Result<Vec<TapRequest>, TraceError> {
     let spec = TapSpec { rows: TapRows::All, ..TapSpec::default() };
     names.iter().map(|n| Ok(TapRequest::new(n, spec.clone())?)).collect()
 }
 
 /// The ops a pattern matches and the nodes whose values they read.
-fn with_operands(g: &Graph, pattern: &NamePattern) -> Vec<String> {
+pub(crate) fn with_operands(g: &Graph, pattern: &NamePattern) -> Vec<String> {
     let mut names = Vec::new();
     for (id, node) in g.nodes().filter(|(_, n)| matches!(n.kind, Kind::Op(_)) && pattern.matches(&n.name)) {
         let read = g.operands(id).into_iter().map(|v| g.node(v.node));

@@ -12,6 +12,7 @@ mod import;
 mod inspect;
 mod logits;
 mod perplexity;
+mod probe;
 mod replay;
 mod run;
 mod synth;
@@ -44,6 +45,7 @@ enum Command {
     Trace(trace::Trace),
     Diff(diff::DiffCommand),
     Verify(verify::Verify),
+    Probe(probe::Probe),
     Replay(replay::Replay),
     Gate(gate::Gate),
     Faults(faults::Faults),
@@ -67,6 +69,7 @@ impl Cli {
             Command::Trace(c) => c.run(),
             Command::Diff(c) => c.run(),
             Command::Verify(c) => c.run(),
+            Command::Probe(c) => c.run(),
             Command::Replay(c) => c.run(),
             Command::Gate(c) => c.run(),
             Command::Faults(c) => c.run(),

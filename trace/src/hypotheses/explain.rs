@@ -11,7 +11,7 @@ const FEW: usize = 8;
 const MORE: usize = 64;
 
 /// How much better than the runner-up and the plain reference an explanation must be.
-const BETTER: f64 = 10.0;
+pub const BETTER: f64 = 10.0;
 
 /// Two predictions that differ by less than this part of the bound everywhere are one explanation under two names.
 const SAME: f64 = 0.1;
@@ -113,6 +113,11 @@ fn accept(scene: &Scene<'_>, control: Option<&Scene<'_>>, tried: Vec<Tried>, pla
     }
 }
 
+/// The columns that are looked at first.
+pub fn first_columns(scene: &Scene<'_>) -> Vec<usize> {
+    probe(scene, MORE)
+}
+
 /// Columns to look at first: each row's worst, and some spread over all. Ascending.
 fn probe(scene: &Scene<'_>, spread: usize) -> Vec<usize> {
     let n = scene.want[0].cols();
@@ -171,7 +176,7 @@ impl Scene<'_> {
     }
 
     /// Whether two predictions can't be told apart.
-    fn same(&self, a: &[Guess], b: &[Guess]) -> bool {
+    pub fn same(&self, a: &[Guess], b: &[Guess]) -> bool {
         a.iter().zip(b).enumerate().all(|(o, (a, b))| {
             a.values.len() == b.values.len()
                 && a.values.iter().zip(&b.values).enumerate().all(|(i, (x, y))| {

@@ -41,7 +41,7 @@ impl<'a> Scene<'a> {
         if wrong.is_empty() {
             wrong.push(0);
         }
-        Self::of_rows(judge, check, &wrong)
+        Scene::at(judge, check, &wrong)
     }
 
     /// Rows of the same step that are right, if there are any: what explains the wrong ones should not touch them.
@@ -52,18 +52,19 @@ impl<'a> Scene<'a> {
         (wrong > 0 && !some.is_empty()).then(|| {
             let mut some = some;
             some.dedup();
-            Self::of_rows(judge, check, &some)
+            Scene::at(judge, check, &some)
         })
     }
 
-    fn of_rows(judge: &'a Judge<'a>, check: &NodeCheck, wrong: &[usize]) -> Scene<'a> {
-        let rows: Vec<At> = wrong.iter().map(|&i| check.rows[i]).collect();
+    /// The scene of these rows of a check, whether wrong or right.
+    pub fn at(judge: &'a Judge<'a>, check: &NodeCheck, chosen: &[usize]) -> Scene<'a> {
+        let rows: Vec<At> = chosen.iter().map(|&i| check.rows[i]).collect();
         let Kind::Op(op) = &judge.graph.node(check.node).kind else { unreachable!("only ops are checked") };
         let n = check.rows.len();
-        let take = |t: &HostTensor| if t.rows() == n && t.shape.len() == 2 { some_rows(t, wrong) } else { t.clone() };
+        let take = |t: &HostTensor| if t.rows() == n && t.shape.len() == 2 { some_rows(t, chosen) } else { t.clone() };
         let bounds = check.bounds.iter().map(|b| {
             let cols = b.len() / n.max(1);
-            wrong.iter().flat_map(|&r| b[r * cols..][..cols].to_vec()).collect()
+            chosen.iter().flat_map(|&r| b[r * cols..][..cols].to_vec()).collect()
         });
         // Operands of other shapes (weights, caches, lists) are gathered again for the rows at hand.
         let ins = judge.operands(check.node, &rows).unwrap_or_else(|_| check.ins.clone());
