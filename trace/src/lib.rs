@@ -3,6 +3,7 @@
 //! A [`Recording`] is what taps recorded, in memory; it comes from [`tracer::run`], from a run folder, or from another
 //! engine's files. Nothing here computes with a device: it asks a session.
 
+pub mod bundle;
 pub mod diff;
 mod error;
 pub mod events;

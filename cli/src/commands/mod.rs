@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod analyze;
 mod backends;
 mod bench;
 mod chat;
@@ -49,6 +50,7 @@ enum Command {
     Replay(replay::Replay),
     Gate(gate::Gate),
     Faults(faults::Faults),
+    Analyze(analyze::Analyze),
     Import(import::Import),
     Backends(backends::Backends),
     Completions(completions::Completions),
@@ -73,6 +75,7 @@ impl Cli {
             Command::Replay(c) => c.run(),
             Command::Gate(c) => c.run(),
             Command::Faults(c) => c.run(),
+            Command::Analyze(c) => c.run(),
             Command::Import(c) => c.run(),
             Command::Backends(c) => c.run(),
             Command::Completions(c) => c.run(),
