@@ -8,8 +8,11 @@ use crate::remote::{self, Job, RemoteFlags};
 use crate::taps::{PromptFlags, RouteFlags, TapFlags};
 use crate::{json, output};
 use clap::ValueEnum;
+use greta::graph::Detail;
 use greta::trace::bundle::{self, Packed};
+use greta::trace::events::OldEvents;
 use greta::trace::facts::with_facts;
+use greta::trace::recording::Tee;
 use greta::trace::{Folder, FolderWriter, RunInfo, Status, TraceError, TracePlan, sha256, tracer};
 use greta::{Engine, EngineOptions, Model};
 use serde_json::json;
@@ -108,6 +111,15 @@ impl Trace {
             routes: self.routes.route.clone(),
             ..self.common.engine_options()
         };
+        let events = OldEvents::from_env(&model)?;
+        if let Some(e) = &events {
+            let wanted = e.requests(&model.graph(options.kv)?)?;
+            // Of several requests for a node the first decides: the one that keeps more.
+            match self.taps.detail {
+                Detail::Full => options.taps.extend(wanted),
+                _ => drop(options.taps.splice(0..0, wanted)),
+            }
+        }
         options.taps = with_facts(&model, &*backend, &options)?;
         let loaded = self.common.load(&model, options.clone())?;
         let (engine, start) = (&loaded.engine, Instant::now());
@@ -124,7 +136,8 @@ impl Trace {
         if let Some(n) = self.chunk {
             info.chunk = info.chunk.min(n);
         }
-        let (folder, stopped) = self.record(engine, &model, &mut info, &plan)?;
+        let events = events.map(|e| e.with_prompts(info.prompts.iter().map(|p| p.id.clone())));
+        let (folder, stopped) = self.record(engine, &model, &mut info, &plan, events)?;
         let packed = self.pack(&folder.path)?;
         self.show(&info, &folder, packed.as_ref(), start.elapsed().as_secs_f64())?;
         Ok(if stopped { INTERRUPTED.into() } else { ExitCode::SUCCESS })
@@ -137,6 +150,7 @@ impl Trace {
         model: &Arc<Model>,
         info: &mut RunInfo,
         plan: &TracePlan,
+        mut events: Option<OldEvents>,
     ) -> anyhow::Result<(Folder, bool)> {
         let exe = engine.executable();
         let (dir, graph) = (self.folder(), exe.plan().graph());
@@ -151,7 +165,11 @@ impl Trace {
             progress.set_noted((before + done) as u64, all as u64, id);
             !guard.hit()
         };
-        match tracer::run(engine, info, plan, &mut writer, &mut tell) {
+        let ran = match &mut events {
+            Some(e) => tracer::run(engine, info, plan, &mut Tee(&mut writer, e), &mut tell),
+            None => tracer::run(engine, info, plan, &mut writer, &mut tell),
+        };
+        match ran {
             Ok(_) => {
                 info.status = Status::Complete;
                 Ok((writer.finish(info)?, false))
