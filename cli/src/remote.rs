@@ -130,7 +130,7 @@ fn fetch(job: &Job<'_>) -> anyhow::Result<PathBuf> {
     let packed = room.path().join(BUNDLE);
     let mut kept = String::new();
     if ended.bundle {
-        let brought = far.bring(BUNDLE, &packed).and_then(|()| Ok(place(job, &packed, room.path())?));
+        let brought = far.bring(BUNDLE, &packed).and_then(|()| place(job, &packed, room.path()));
         match brought {
             Ok(()) => kept = format!("\nwhat it had recorded is in {}", job.folder.display()),
             // The run's own end says more than that nothing came of it.

@@ -29,3 +29,8 @@ pub use folder::{Folder, FolderWriter};
 pub use info::{ModelInfo, PromptInfo, RunInfo, SCHEMA, Status, StepInfo, TapInfo, fingerprint, sha256};
 pub use recording::{At, Recording, Row, RowSink, Series};
 pub use tracer::TracePlan;
+
+/// Whether a figure is over its limit; one that is no number is.
+pub(crate) fn over(figure: f64, limit: f64) -> bool {
+    figure > limit || figure.is_nan() || limit.is_nan()
+}

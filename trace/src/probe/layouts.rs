@@ -142,7 +142,7 @@ fn head_dim(look: &Look<'_>, id: NodeId) -> Option<usize> {
 /// Rows of a weight in another order: pairs of a rotation laid out as the other pairing has them, and another head's rows.
 fn permuted<'s>(scene: &'s Scene<'_>, d: usize) -> Vec<Candidate<'s>> {
     let n = scene.want[0].cols();
-    if d < 2 || n % d != 0 {
+    if d < 2 || !n.is_multiple_of(d) {
         return Vec::new();
     }
     let half = d / 2;

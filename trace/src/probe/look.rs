@@ -98,7 +98,7 @@ impl<'a> Look<'a> {
     /// Whether phases are further apart than kernels of one arithmetic may be.
     pub fn is_far(&self, apart: Option<Apart>) -> bool {
         let limit = if self.recording().info.arith == "int8" { APART_INT8 } else { APART };
-        apart.is_some_and(|a| !(a.rel_l2 <= limit))
+        apart.is_some_and(|a| crate::over(a.rel_l2, limit))
     }
 
     /// A node's check in a phase of a prompt: of several prefill steps the worst. `None`: it was not recorded there.
@@ -109,7 +109,7 @@ impl<'a> Look<'a> {
                 Err(Missing::NotRecorded) => {}
                 Err(other) => return Err(other),
                 Ok(c) => {
-                    if worst.as_ref().is_none_or(|w| c.outcome != Outcome::Clean && !(c.worst() <= w.worst())) {
+                    if worst.as_ref().is_none_or(|w| c.outcome != Outcome::Clean && crate::over(c.worst(), w.worst())) {
                         worst = Some(c);
                     }
                 }
