@@ -3,6 +3,7 @@
 mod bad_input;
 mod import;
 mod models;
+mod remote;
 mod run;
 mod shapes;
 mod trace;
@@ -20,6 +21,7 @@ pub fn trials() -> Vec<Trial> {
     all.extend(bad_input::trials());
     all.extend(import::trials());
     all.extend(trace::trials());
+    all.extend(remote::trials());
     all
 }
 

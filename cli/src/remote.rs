@@ -72,7 +72,14 @@ const PROMPTS: &str = "prompts.json";
 const BUNDLE: &str = "bundle.tgz";
 
 /// Variables that name places on this machine. The model's is given as `-m`.
-const OURS: [&str; 2] = ["GRETA_CACHE_DIR", "GRETA_MODEL"];
+const OURS: [&str; 5] = ["GRETA_CACHE_DIR", "GRETA_MODEL", EVENTS[0].1, EVENTS[1].1, EVENTS[2].1];
+
+/// What the old trace flags write, by the names it has without the variables that give others.
+const EVENTS: [(&str, &str); 3] = [
+    ("attn_l0_pipe.jsonl", "GRETA_TRACE_ATTN_L0_PIPE_OUT"),
+    ("stage_trace.jsonl", "GRETA_TRACE_STAGE_OUT"),
+    ("rmsnorm_trace.jsonl", "GRETA_TRACE_RMSNORM_OUT"),
+];
 
 /// Runs a job and analyses what comes back.
 pub fn run(job: &Job<'_>) -> anyhow::Result<ExitCode> {
@@ -129,7 +136,8 @@ fn fetch(job: &Job<'_>) -> anyhow::Result<PathBuf> {
 
     let packed = room.path().join(BUNDLE);
     let mut kept = String::new();
-    if ended.bundle {
+    let left = ended.files.iter().any(|f| f == BUNDLE);
+    if left {
         let brought = far.bring(BUNDLE, &packed).and_then(|()| place(job, &packed, room.path()));
         match brought {
             Ok(()) => kept = format!("\nwhat it had recorded is in {}", job.folder.display()),
@@ -141,9 +149,16 @@ fn fetch(job: &Job<'_>) -> anyhow::Result<PathBuf> {
             Err(_) => {}
         }
     }
+    for (file, variable) in EVENTS.into_iter().filter(|(file, _)| ended.files.iter().any(|f| f == file)) {
+        let to = std::env::var_os(variable).filter(|v| !v.is_empty()).map_or_else(|| file.into(), PathBuf::from);
+        let brought = far.bring(file, &std::path::absolute(to)?);
+        if ended.why.is_none() {
+            brought?;
+        }
+    }
     match ended.why {
         Some(why) => Err(link.failure(WRONG, &format!("the run failed: {why}{kept}")).into()),
-        None if !ended.bundle => Err(link.failure(WRONG, "the run left no bundle").into()),
+        None if !left => Err(link.failure(WRONG, "the run left no bundle").into()),
         None => Ok(log),
     }
 }
@@ -194,10 +209,11 @@ echo $! >{pid}
 wait $!
 status=$?
 if [ $status -ne 0 ] && [ ! -f {BUNDLE} ] && [ -f {name}/run.json ]; then tar -czf {BUNDLE} {name} 2>/dev/null; fi
-if [ -f {BUNDLE} ]; then echo '{mark} bundle'; fi
+for file in {BUNDLE} {events}; do if [ -f $file ]; then echo \"{mark} file $file\"; fi; done
 echo \"{mark} status $status\"",
         pid = link::PID,
-        mark = link::MARK
+        mark = link::MARK,
+        events = EVENTS.map(|e| e.0).join(" "),
     ))
 }
 

@@ -228,12 +228,13 @@ fn tail(path: &Path) -> String {
     lines[lines.len().saturating_sub(SHOWN)..].iter().map(|l| format!("  {l}")).collect::<Vec<_>>().join("\n")
 }
 
-/// The values of the lines that are for us and begin with this word.
+/// What follows this word in the lines that are for us.
+fn all_marked<'s>(out: &'s str, key: &str) -> impl Iterator<Item = &'s str> {
+    out.lines().filter_map(move |l| l.strip_prefix(MARK)?.strip_prefix(' ')?.strip_prefix(key)?.strip_prefix(' '))
+}
+
 fn marked<'s>(out: &'s str, key: &str) -> Option<&'s str> {
-    out.lines().find_map(|l| {
-        let rest = l.strip_prefix(MARK)?.strip_prefix(' ')?.strip_prefix(key)?;
-        if rest.is_empty() { Some(rest) } else { rest.strip_prefix(' ') }
-    })
+    all_marked(out, key).next()
 }
 
 /// A folder of our own there; it goes away when this is dropped.
@@ -247,8 +248,8 @@ pub struct Far<'a> {
 
 /// How a run ended.
 pub struct Ended {
-    /// Whether it left a bundle.
-    pub bundle: bool,
+    /// The files it left, as far as we want them.
+    pub files: Vec<String>,
     /// What went wrong, if anything did.
     pub why: Option<String>,
 }
@@ -317,7 +318,7 @@ echo \"{MARK} folder $dir\"",
         self.link.note("running");
         self.running = true;
         let said = self.link.script(&format!("cd {} || exit 3\n{script}", quoted(&self.dir)), true)?;
-        let bundle = marked(&said.out, "bundle").is_some();
+        let files = all_marked(&said.out, "file").map(String::from).collect();
         let status = marked(&said.out, "status").and_then(|s| s.parse::<i32>().ok());
         self.running = status.is_none();
         let lower = said.err.to_lowercase();
@@ -334,7 +335,7 @@ echo \"{MARK} folder $dir\"",
             }
             None => Some(format!("the shell there ended early, {}", said.status)),
         };
-        Ok(Ended { bundle, why })
+        Ok(Ended { files, why })
     }
 }
 
