@@ -9,6 +9,7 @@
 //! | [`graph`] | the graph, its builder, verifier, passes and plan; text, DOT and JSON |
 //! | [`backends`] | the traits of a backend, its session and its KV cache |
 //! | [`gguf`], [`tokenizer`], [`chat`], [`llama`], [`sampling`], [`synth`] | what lies between a file and text |
+//! | [`trace`] | runs recorded through taps: run folders, comparison, the first op whose numbers are wrong |
 //! | [`Model`], [`Engine`], [`Context`] | the short way: a file, compiled for a backend, and a conversation with it |
 //!
 //! # Quick start
@@ -61,4 +62,5 @@ pub use greta_models::{
     architectures, chat, gguf, llama, perplexity, sampling, synth, tokenizer,
 };
 pub use greta_ops as ops;
+pub use greta_trace as trace;
 pub use registry::{BACKENDS, BackendEntry, BackendOptions, OpenError, backend, backend_threads};

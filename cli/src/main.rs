@@ -10,6 +10,7 @@ mod names;
 mod output;
 mod progress;
 mod session;
+mod taps;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -3,8 +3,11 @@
 //! A [`Recording`] is what taps recorded, in memory; it comes from [`tracer::run`], from a run folder, or from another
 //! engine's files. Nothing here computes with a device: it asks a session.
 
+pub mod diff;
 mod error;
+pub mod facts;
 pub mod faults;
+pub mod folder;
 pub mod foreign;
 pub mod gate;
 pub mod hypotheses;
@@ -19,6 +22,7 @@ pub mod tracer;
 pub mod verify;
 
 pub use error::TraceError;
+pub use folder::{Folder, FolderWriter};
 pub use info::{ModelInfo, PromptInfo, RunInfo, SCHEMA, Status, StepInfo, TapInfo, fingerprint, sha256};
 pub use recording::{At, Recording, Row, RowSink, Series};
 pub use tracer::TracePlan;

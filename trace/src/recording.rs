@@ -1,7 +1,8 @@
 //! What a run's taps recorded, in memory: every comparison and every verdict reads this.
 
-use crate::RunInfo;
-use greta_backend::{Phase, RowData, TapRow, TapSink};
+use crate::facts::Facts;
+use crate::{RunInfo, TraceError};
+use greta_backend::{Phase, RowData, StepAt, TapRow, TapSink};
 use greta_graph::{Graph, Kind, Value};
 use greta_ops::{DType, Stats};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,11 @@ pub struct At {
 }
 
 impl At {
+    /// The position of a row whose own a foreign run does not tell.
+    pub const NO_POSITION: u32 = u32::MAX;
+    /// The token of a row whose own a foreign run does not tell; any negative id is none.
+    pub const NO_TOKEN: i32 = -1;
+
     /// `prefill` or `decode0`, `decode1` …
     pub fn phase_name(&self) -> String {
         phase_name(self.phase, self.step)
@@ -60,6 +66,8 @@ pub struct Row {
     pub stats: Stats,
     /// Its values within [`Series::reals`] or [`Series::ints`].
     pub data: Range<usize>,
+    /// What its op adds: a norm's sums, a product's weight, the pages that attention read.
+    pub facts: Option<Arc<Facts>>,
 }
 
 /// Every recorded row of one value, in the order of recording.
@@ -124,7 +132,7 @@ impl Series {
             }
         };
         let Origin { route, buffer, offset } = source;
-        self.rows.push(Row { at, row, route, buffer, offset, stats, data });
+        self.rows.push(Row { at, row, route, buffer, offset, stats, data, facts: None });
     }
 
     /// The row of this step, sequence and position.
@@ -173,6 +181,12 @@ impl Recording {
         Recording { info, graph, series: Vec::new(), by_name: HashMap::new() }
     }
 
+    /// A recording of these values.
+    pub fn of(info: RunInfo, graph: Option<Arc<Graph>>, series: Vec<Series>) -> Recording {
+        let by_name = series.iter().enumerate().map(|(i, s)| (s.name.clone(), i)).collect();
+        Recording { info, graph, series, by_name }
+    }
+
     /// The rows of a value.
     pub fn get(&self, name: &str) -> Option<&Series> {
         self.by_name.get(name).map(|&i| &self.series[i])
@@ -216,8 +230,31 @@ pub fn describe(g: &Graph, v: Value) -> Series {
     }
 }
 
+/// A step that is about to run.
+#[derive(Clone, Copy, Debug)]
+pub struct StepBegin<'a> {
+    /// The prompt's index.
+    pub prompt: u32,
+    /// The step's number over the whole prompt.
+    pub order: u32,
+    /// What it does.
+    pub at: StepAt,
+    /// The cache pages of the sequence, by position.
+    pub pages: &'a [usize],
+}
+
 /// Where a tracer puts rows: memory, a folder, or both.
 pub trait RowSink {
+    /// A step begins; its rows follow.
+    fn begin(&mut self, _step: &StepBegin<'_>) -> Result<(), TraceError> {
+        Ok(())
+    }
+
+    /// The step is over; all its rows were handed in.
+    fn end(&mut self) -> Result<(), TraceError> {
+        Ok(())
+    }
+
     /// A row of a value of `graph`.
     fn row(&mut self, graph: &Graph, at: At, row: &TapRow<'_>) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 }

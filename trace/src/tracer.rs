@@ -1,6 +1,6 @@
 //! Runs prompts and hands what taps record to a sink.
 
-use crate::recording::{RowSink, StepSink, phase_name};
+use crate::recording::{RowSink, StepBegin, StepSink, phase_name};
 use crate::{PromptInfo, Recording, RunInfo, StepInfo, TraceError};
 use greta_backend::{Backend, Batch, Phase, RowsWanted, SeqId, Session, StepAt, StepOut, TapSink, Want};
 use greta_models::{Engine, EngineOptions, Model};
@@ -123,6 +123,8 @@ impl OnePrompt<'_> {
         let mut batch = Batch::default();
         batch.append(self.session.kv(), SEQ, tokens, rows)?;
         let want = if batch.rows.is_empty() { Want::Nothing } else { Want::Logits };
+        let pages = self.session.kv().table().sequence_pages(SEQ).to_vec();
+        self.sink.begin(&StepBegin { prompt: self.prompt, order: self.order, at, pages: &pages })?;
         let start = Instant::now();
         let exe = self.engine.executable().clone();
         let mut sink = StepSink { graph: exe.plan().graph(), prompt: self.prompt, order: self.order, sink: self.sink };
@@ -134,6 +136,7 @@ impl OnePrompt<'_> {
             seconds: start.elapsed().as_secs_f64(),
         });
         self.order += 1;
+        self.sink.end()?;
         Ok(out)
     }
 }

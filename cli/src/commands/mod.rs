@@ -10,6 +10,7 @@ mod logits;
 mod perplexity;
 mod run;
 mod synth;
+mod trace;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ enum Command {
     Perplexity(perplexity::Perplexity),
     Bench(bench::Bench),
     Synth(synth::Synth),
+    Trace(trace::Trace),
     Backends(backends::Backends),
     Completions(completions::Completions),
 }
@@ -50,6 +52,7 @@ impl Cli {
             Command::Perplexity(c) => c.run(),
             Command::Bench(c) => c.run(),
             Command::Synth(c) => c.run(),
+            Command::Trace(c) => c.run(),
             Command::Backends(c) => c.run(),
             Command::Completions(c) => c.run(),
         }
