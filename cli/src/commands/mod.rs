@@ -4,6 +4,7 @@ mod backends;
 mod bench;
 mod chat;
 mod completions;
+mod diff;
 mod graph;
 mod inspect;
 mod logits;
@@ -36,6 +37,7 @@ enum Command {
     Bench(bench::Bench),
     Synth(synth::Synth),
     Trace(trace::Trace),
+    Diff(diff::DiffCommand),
     Backends(backends::Backends),
     Completions(completions::Completions),
 }
@@ -53,6 +55,7 @@ impl Cli {
             Command::Bench(c) => c.run(),
             Command::Synth(c) => c.run(),
             Command::Trace(c) => c.run(),
+            Command::Diff(c) => c.run(),
             Command::Backends(c) => c.run(),
             Command::Completions(c) => c.run(),
         }

@@ -90,21 +90,19 @@ impl<'a> Pair<'a> {
                 continue;
             }
             let by_key: HashMap<Key, &Row> = rows_b.iter().map(|r| (key(r), *r)).collect();
-            let mut rows = Vec::new();
+            let (mut rows, mut met) = (Vec::new(), false);
             for ra in &rows_a {
                 let rb = by_key.get(&key(ra)).copied().or_else(|| unplaced(ra, &rows_a, &rows_b, by_phase));
                 let Some(rb) = rb else { continue };
+                met = true;
                 if self.stays_like(ra, rb) {
                     rows.push((*ra, rb));
-                } else if rows.is_empty() {
-                    // Its rows have partners, though unlike ones.
-                    rows.reserve(1);
                 }
             }
-            match rows.is_empty() && self.unlike.is_none() {
-                true => self.apart.push(format!("{}: {} in A, {} in B", s.name, places(&rows_a), places(&rows_b))),
-                false if rows.is_empty() => {}
-                false => self.values.push(Joined { a: s, b: t, rows }),
+            if !met {
+                self.apart.push(format!("{}: {} in A, {} in B", s.name, places(&rows_a), places(&rows_b)));
+            } else if !rows.is_empty() {
+                self.values.push(Joined { a: s, b: t, rows });
             }
         }
     }

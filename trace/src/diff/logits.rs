@@ -70,7 +70,8 @@ fn log_softmax(v: &[f64]) -> impl Iterator<Item = f64> + '_ {
 }
 
 fn kl(a: &[f64], b: &[f64]) -> f64 {
-    let terms = log_softmax(a).zip(log_softmax(b)).map(|(p, q)| if p == f64::NEG_INFINITY { 0.0 } else { p.exp() * (p - q) });
+    let terms =
+        log_softmax(a).zip(log_softmax(b)).map(|(p, q)| if p == f64::NEG_INFINITY { 0.0 } else { p.exp() * (p - q) });
     // Rounding may leave a sum of equals a hair below zero; `max` would hide a NaN.
     let sum: f64 = terms.sum();
     if sum < 0.0 { 0.0 } else { sum }

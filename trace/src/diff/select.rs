@@ -51,7 +51,11 @@ impl FromStr for Selector {
             "decode" => Selector::Decode,
             _ => match s.strip_prefix("decode").and_then(|n| n.parse().ok()) {
                 Some(n) => Selector::DecodeStep(n),
-                None => return Err(format!("unknown phase `{s}`; known: prefill_last, prefill, decode0 (decode1, …), decode")),
+                None => {
+                    return Err(format!(
+                        "unknown phase `{s}`; known: prefill_last, prefill, decode0 (decode1, …), decode"
+                    ));
+                }
             },
         })
     }
