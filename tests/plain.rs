@@ -1,6 +1,7 @@
 //! Plain kernels are right, and each fault built into one is not.
 
 mod cases;
+mod meanings;
 mod models;
 
 use crate::conformance;
@@ -15,7 +16,8 @@ pub fn trials() -> Vec<Trial> {
         trial("plain/conformance", conforms),
         trial("plain/faults/fit", cases::change_what_they_fit),
         trial("plain/faults/thresholds", cases::keep_their_thresholds),
-        trial("plain/faults/meanings", cases::are_what_they_say),
+        trial("plain/faults/meanings", meanings::are_what_they_say),
+        trial("plain/faults/halves", meanings::halves_round_as_halves),
         trial("plain/faults/steps", models::change_the_steps_they_should),
         trial("plain/faults/refused", models::are_refused_where_they_do_not_fit),
         trial("plain/faults/early_copies", models::early_copies_come_and_go),

@@ -40,8 +40,10 @@ fn steps(engine: &Engine) -> Result<Vec<Vec<u32>>, Outcome> {
 const P: Option<Phase> = Some(Phase::Prefill);
 const D: Option<Phase> = Some(Phase::Decode);
 
-/// (fault, node, phase, arithmetic, which of the steps `prompt, decode …` it changes)
-const TABLE: &[(Fault, &str, Option<Phase>, Arithmetic, [bool; 4])] = {
+/// A fault, its node, phase and arithmetic, and which of the steps (the prompt, then decode steps) it changes.
+type Line = (Fault, &'static str, Option<Phase>, Arithmetic, [bool; 4]);
+
+const TABLE: &[Line] = {
     use Arithmetic::*;
     use Fault::*;
     const FIRST: [bool; 4] = [true, true, true, true];

@@ -131,7 +131,7 @@ impl Source for Attention {
         }
     }
 
-    fn spread(&self, _: &Step) -> Spread {
+    fn spread(&self, _: &Step, _: usize) -> Spread {
         // Scores of a few units over heads of 64 or 128 values.
         Spread::Row(3000.0 * 2f32.powi(-24))
     }

@@ -19,8 +19,8 @@ pub(super) trait Source: Send + Sync {
     /// Fills `out` with the columns `cols` of the rows `rows`, row after row.
     fn fill(&self, s: &Step, rows: Range<usize>, cols: Range<usize>, out: &mut [f32]);
 
-    /// How far a right kernel's values may lie from the exact ones, roughly.
-    fn spread(&self, _: &Step) -> Spread {
+    /// How far a right kernel's values of row `t` may lie from the exact ones, roughly.
+    fn spread(&self, _: &Step, _t: usize) -> Spread {
         Spread::Value(2f32.powi(-24))
     }
 }
@@ -118,7 +118,7 @@ impl Kernel for Plain {
         let mut out = vec![0.0; rows.len() * cols.len()];
         self.source.fill(&step, rows.clone(), cols.clone(), &mut out);
         if self.flaw.in_output() {
-            output::change(self.flaw, self.source.spread(&step), self.cols, &mut out);
+            output::change(self.flaw, |t| self.source.spread(&step, t), self.cols, &mut out);
         }
         // SAFETY: the rows and columns are this chunk's.
         unsafe { self.sink.put(&step, rows, cols, self.cols, &out) };

@@ -173,7 +173,7 @@ fn neighbour(l: &Lowering<'_>) -> Result<Place, String> {
     let name = &l.graph.node(weight.node).name;
     let layer = name.strip_prefix("blk.").and_then(|s| s.split_once('.'));
     let (i, rest) = layer
-        .and_then(|(i, rest)| Some((i.parse::<usize>().ok()?, rest)))
+        .and_then(|(i, rest)| Some((i.parse::<u32>().ok()? as usize, rest)))
         .ok_or_else(|| format!("`{name}` belongs to no layer"))?;
     let other = |i: usize| {
         let node = l.graph.find(&format!("blk.{i}.{rest}"))?;

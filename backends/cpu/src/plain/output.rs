@@ -15,13 +15,13 @@ pub(super) enum Spread {
 /// Side of a tile of a matrix unit.
 pub(super) const TILE: usize = 16;
 
-/// Changes all rows of an output, `cols` values each.
-pub(super) fn change(flaw: Flaw, spread: Spread, cols: usize, out: &mut [f32]) {
+/// Changes all rows of an output, `cols` values each; `spread` is a row's.
+pub(super) fn change(flaw: Flaw, spread: impl Fn(usize) -> Spread, cols: usize, out: &mut [f32]) {
     let rows = out.len() / cols.max(1);
     if flaw.is(Fault::TileTransposed) && rows > flaw.param(32) {
         transpose_tiles(rows, cols, out);
     }
-    for row in out.chunks_exact_mut(cols.max(1)) {
+    for (t, row) in out.chunks_exact_mut(cols.max(1)).enumerate() {
         match flaw.fault() {
             Some(Fault::Bf16Truncate) => each(row, |_, x| f32::from_bits(x.to_bits() & 0xffff_0000)),
             Some(Fault::ScaleUniform) => {
@@ -37,7 +37,7 @@ pub(super) fn change(flaw: Flaw, spread: Spread, cols: usize, out: &mut [f32]) {
             Some(Fault::MantissaBit) => {
                 each(row, |n, x| if n % 7 == 0 { f32::from_bits(x.to_bits() ^ 1 << 12) } else { x })
             }
-            Some(Fault::Noise) => noise(spread, row),
+            Some(Fault::Noise) => noise(spread(t), row),
             _ => {}
         }
     }

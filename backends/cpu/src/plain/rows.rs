@@ -92,7 +92,7 @@ impl Source for RmsNorm {
         });
     }
 
-    fn spread(&self, s: &Step) -> Spread {
+    fn spread(&self, s: &Step, _: usize) -> Spread {
         Spread::Value((2.0 * (s.cols(0) as f32).sqrt() + 5.0) * 2f32.powi(-24))
     }
 }
@@ -132,9 +132,8 @@ impl Source for Rope {
         });
     }
 
-    fn spread(&self, s: &Step) -> Spread {
-        let furthest = s.ints(1).iter().max().map_or(0, |&p| p.max(0)) as f32;
-        Spread::Row((3.0 + 2.0 * furthest) * 2.0 * 2f32.powi(-24))
+    fn spread(&self, s: &Step, t: usize) -> Spread {
+        Spread::Row((3.0 + 2.0 * s.ints(1)[t].max(0) as f32) * 2.0 * 2f32.powi(-24))
     }
 }
 
@@ -152,7 +151,7 @@ impl Source for Swiglu {
         out.iter_mut().zip(gate).zip(up).for_each(|((out, &g), u)| *out = silu(g) * u);
     }
 
-    fn spread(&self, _: &Step) -> Spread {
+    fn spread(&self, _: &Step, _: usize) -> Spread {
         Spread::Value(7.0 * 2f32.powi(-24))
     }
 }

@@ -131,6 +131,11 @@ impl Table {
         });
     }
 
+    /// Whether the type has minima.
+    pub fn has_min(&self) -> bool {
+        quant::format(self.dtype).is_some_and(|f| f.has_min)
+    }
+
     /// Whether rows are read as columns.
     pub fn is_transposed(&self) -> bool {
         use Fault::*;
