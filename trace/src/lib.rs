@@ -18,6 +18,7 @@ pub mod names;
 pub mod prompts;
 pub mod recording;
 pub mod replay;
+pub mod report;
 pub mod tracer;
 pub mod verify;
 

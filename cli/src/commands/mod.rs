@@ -9,6 +9,7 @@ mod graph;
 mod inspect;
 mod logits;
 mod perplexity;
+mod report;
 mod run;
 mod synth;
 mod trace;
@@ -38,6 +39,7 @@ enum Command {
     Synth(synth::Synth),
     Trace(trace::Trace),
     Diff(diff::DiffCommand),
+    Report(report::ReportCommand),
     Backends(backends::Backends),
     Completions(completions::Completions),
 }
@@ -56,6 +58,7 @@ impl Cli {
             Command::Synth(c) => c.run(),
             Command::Trace(c) => c.run(),
             Command::Diff(c) => c.run(),
+            Command::Report(c) => c.run(),
             Command::Backends(c) => c.run(),
             Command::Completions(c) => c.run(),
         }
