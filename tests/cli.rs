@@ -1,6 +1,7 @@
 //! The `greta` command as a user meets it: JSON shapes, exit codes, messages, and what goes to which stream.
 
 mod bad_input;
+mod import;
 mod models;
 mod run;
 mod shapes;
@@ -16,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
     let mut all = shapes::trials();
     all.extend(run::trials());
     all.extend(bad_input::trials());
+    all.extend(import::trials());
     all
 }
 

@@ -5,9 +5,12 @@ mod alloc;
 mod chat;
 mod cli;
 mod conformance;
+mod faults;
+mod foreign;
 mod gguf;
 mod golden;
 mod graph;
+mod hypotheses;
 mod import;
 mod judge;
 mod kernels;
@@ -42,6 +45,9 @@ fn main() {
         trace_rows::trials(),
         judge::trials(),
         import::trials(),
+        faults::trials(),
+        hypotheses::trials(),
+        foreign::trials(),
         synth::trials(),
         tidy::trials(),
         cli::trials(),

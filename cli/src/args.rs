@@ -26,7 +26,14 @@ pub struct Common {
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     pub kv: Kv,
     /// Most tokens of a sequence [default: the smaller of the model's and 4096]
-    #[arg(short, long, value_name = "TOKENS", allow_negative_numbers = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "TOKENS",
+        env = "GRETA_MAX_SEQ_LEN",
+        hide_env_values = true,
+        allow_negative_numbers = true
+    )]
     pub context: Option<usize>,
     /// Threads [default: physical cores]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
@@ -155,7 +162,14 @@ pub struct Generation {
     #[arg(long, value_name = "N", default_value_t = 64, allow_negative_numbers = true)]
     pub repeat_last_n: i64,
     /// Start of the random numbers; -1: another each time
-    #[arg(long, value_name = "SEED", default_value = "-1", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "SEED",
+        default_value = "-1",
+        env = "GRETA_SEED",
+        hide_env_values = true,
+        allow_negative_numbers = true
+    )]
     pub seed: Seed,
     /// Go on past end-of-generation tokens
     #[arg(long)]

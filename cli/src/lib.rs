@@ -51,7 +51,7 @@
 //!   never replaced by another.
 //!
 //! `examples/build_graph.rs` builds a model's graph by hand and runs it; `examples/switch_backend.rs` runs one model on two
-//! backends and compares.
+//! backends and compares; `examples/insert_taps.rs` looks at every layer's output.
 
 mod registry;
 

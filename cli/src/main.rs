@@ -11,6 +11,7 @@ mod output;
 mod progress;
 mod session;
 mod taps;
+mod verdict;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -3,6 +3,7 @@
 use crate::output::{self, Stream};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::cell::RefCell;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Work this short shows nothing.
@@ -89,5 +90,22 @@ impl Drop for Progress {
         if let Some(bar) = self.shown.get_mut().bar.take() {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// Progress that several threads may tell of; what is being done may change.
+pub struct Shared(Mutex<Progress>);
+
+impl Shared {
+    /// Work that starts now.
+    pub fn new(label: &'static str) -> Shared {
+        Shared(Mutex::new(Progress::new(label, Unit::Things("steps"))))
+    }
+
+    /// So much of `what` is done, of so much.
+    pub fn set(&self, what: &str, done: usize, all: usize) {
+        let progress = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        // The last of one thing is not the last of all.
+        progress.set_noted(done.min(all.saturating_sub(1)) as u64, all as u64, what);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::sampling::Sampler;
 use crate::{Model, ModelError};
-use greta_backend::{Batch, KvConfig, RowsWanted, SeqId, Session, StepOut, Want};
+use greta_backend::{Batch, KvConfig, Phase, RowsWanted, SeqId, Session, StepAt, StepOut, TapSink, Want};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,9 @@ pub struct Context {
     session: Box<dyn Session>,
     kv: KvConfig,
     tokens: Vec<u32>,
+    taps: Option<Box<dyn TapSink + Send>>,
+    /// Steps run since the taps were set or a prompt began: prefill chunks, decode steps.
+    steps: [u32; 2],
 }
 
 /// When to stop.
@@ -62,7 +65,7 @@ const SEQ: SeqId = SeqId(0);
 
 impl Context {
     pub(crate) fn new(model: Arc<Model>, session: Box<dyn Session>, kv: KvConfig) -> Context {
-        Context { model, session, kv, tokens: Vec::new() }
+        Context { model, session, kv, tokens: Vec::new(), taps: None, steps: [0; 2] }
     }
 
     /// The tokens whose keys and values are in the cache.
@@ -73,6 +76,26 @@ impl Context {
     /// The session, for steps of one's own. Changing sequence 0's cache here loses the token list.
     pub fn session(&mut self) -> &mut dyn Session {
         &mut *self.session
+    }
+
+    /// Hands what the model's taps record in later steps to `sink`; a prefill's chunks and the decode steps after it are
+    /// counted from 0. It changes no number.
+    pub fn tap(&mut self, sink: Option<Box<dyn TapSink + Send>>) {
+        self.taps = sink;
+        self.steps = [0; 2];
+    }
+
+    /// Whether taps are handed out.
+    pub fn is_tapped(&self) -> bool {
+        self.taps.is_some()
+    }
+
+    /// Runs the last token in the cache again, as a decode step at its own position over a cache that holds the tokens
+    /// before it, and gives its logits: the same, to the bit, as the step that ran it first gave.
+    pub fn again(&mut self) -> Result<Vec<f32>, ModelError> {
+        let Some(&last) = self.tokens.last() else { return Err(ModelError::EmptyPrompt) };
+        self.truncate(self.tokens.len() - 1)?;
+        Ok(self.step(&[last], RowsWanted::Last)?.logits)
     }
 
     /// Keeps the first `n` tokens.
@@ -102,12 +125,13 @@ impl Context {
         let shared = prompt.iter().zip(&self.tokens).take_while(|(a, b)| a == b).count();
         self.truncate(shared.min(prompt.len() - 1))?;
         let (chunk, _) = self.session.limits();
+        self.steps = [0; 2];
         while self.tokens.len() < prompt.len() {
             let done = self.tokens.len();
             let next = &prompt[done..prompt.len().min(done + chunk)];
             let last = done + next.len() == prompt.len();
             let rows = if last { RowsWanted::Last } else { RowsWanted::None };
-            let out = self.step(next, rows)?;
+            let out = self.run(Phase::Prefill, next, rows)?;
             if !progress(self.tokens.len(), prompt.len()) && !last {
                 return Ok(None);
             }
@@ -120,15 +144,26 @@ impl Context {
 
     /// Runs tokens at the end of the cache as one step and gives the logits of the rows wanted.
     pub fn step(&mut self, tokens: &[u32], rows: RowsWanted) -> Result<StepOut, ModelError> {
+        self.run(if tokens.len() == 1 { Phase::Decode } else { Phase::Prefill }, tokens, rows)
+    }
+
+    fn run(&mut self, phase: Phase, tokens: &[u32], rows: RowsWanted) -> Result<StepOut, ModelError> {
         if let Some(&id) = tokens.iter().find(|&&t| t as usize >= self.model.vocab()) {
             return Err(ModelError::TokenId { id, vocab: self.model.vocab() });
         }
         let before = self.tokens.len();
-        let run = |session: &mut dyn Session| {
+        let step = &mut self.steps[usize::from(phase == Phase::Decode)];
+        let at = StepAt { phase, step: *step, ends_prompt: !matches!(rows, RowsWanted::None) };
+        *step += 1;
+        let taps = &mut self.taps;
+        let mut run = |session: &mut dyn Session| {
             let mut batch = Batch::default();
             batch.append(session.kv(), SEQ, tokens, rows)?;
             let want = if batch.rows.is_empty() { Want::Nothing } else { Want::Logits };
-            session.run(&batch, want)
+            match taps {
+                Some(sink) => session.run_tapped(&batch, want, at, &mut **sink),
+                None => session.run(&batch, want),
+            }
         };
         match run(&mut *self.session) {
             Ok(out) => {

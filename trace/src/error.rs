@@ -59,6 +59,16 @@ pub enum TraceError {
         /// What is wrong, and where.
         what: String,
     },
+    /// An environment variable that makes no sense.
+    #[error("{name}={given}: expected {wanted}")]
+    Flag {
+        /// The variable.
+        name: String,
+        /// Its value.
+        given: String,
+        /// What it may be.
+        wanted: String,
+    },
     /// Runs or records of unlike things.
     #[error("TRACE_MISMATCH: {0}")]
     Mismatch(String),

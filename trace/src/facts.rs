@@ -1,6 +1,7 @@
 //! What norm, product, attention and quantisation records add about themselves.
 
-use crate::TraceError;
+use crate::recording::{At, RowSink, StepBegin};
+use crate::{Recording, TraceError};
 use greta_backend::{TapRow, Weights};
 use greta_graph::{Detail, Graph, Kind, NodeId, TapRequest, TapSpec, Value};
 use greta_models::{Engine, EngineOptions, Model};
@@ -219,6 +220,37 @@ impl FactMaker {
         let made = Arc::new(WeightFacts { tensor: tensor.clone(), dtype, hash, window });
         self.known.insert(key.clone(), made.clone());
         Some(made)
+    }
+}
+
+/// A recording that is given facts as well.
+pub struct Recorder {
+    /// The rows so far.
+    pub recording: Recording,
+    facts: FactMaker,
+}
+
+impl Recorder {
+    /// Goes on with a recording.
+    pub fn new(recording: Recording, weights: Arc<dyn Weights>) -> Recorder {
+        Recorder { recording, facts: FactMaker::new(weights) }
+    }
+}
+
+impl RowSink for Recorder {
+    fn begin(&mut self, step: &StepBegin<'_>) -> Result<(), TraceError> {
+        self.facts.begin(step.pages);
+        Ok(())
+    }
+
+    fn row(&mut self, graph: &Graph, at: At, row: &TapRow<'_>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        self.recording.row(graph, at, row)?;
+        let name = graph.value_name(row.value);
+        let facts = self.facts.of(graph, row).map(Arc::new);
+        if let Some(last) = self.recording.entry(&name, Default::default).rows.last_mut() {
+            last.facts = facts;
+        }
+        Ok(())
     }
 }
 

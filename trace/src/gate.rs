@@ -263,7 +263,8 @@ impl<'a> Sides<'a> {
     }
 
     fn engine(&self, faults: &[Injection]) -> Result<Engine, TraceError> {
-        let options = EngineOptions { faults: faults.to_vec(), ..self.options.clone() };
+        let faults = [&self.options.faults[..], faults].concat();
+        let options = EngineOptions { faults, ..self.options.clone() };
         Ok(Engine::new(self.model.clone(), self.backend, &options)?)
     }
 

@@ -5,6 +5,7 @@
 
 pub mod diff;
 mod error;
+pub mod events;
 pub mod facts;
 pub mod faults;
 pub mod folder;

@@ -203,7 +203,8 @@ pub fn qualified(name: &str) -> (&str, Option<u32>) {
     (name, None)
 }
 
-fn split(node: &str) -> Option<(u32, &str)> {
+/// A node's layer and point, for nodes of one.
+pub(crate) fn split(node: &str) -> Option<(u32, &str)> {
     let (layer, point) = node.strip_prefix("blk.")?.split_once('.')?;
     Some((layer.parse().ok()?, point))
 }

@@ -144,6 +144,18 @@ impl Series {
         self.rows[i..].iter().take_while(|r| (r.at.prompt, r.at.order) == (prompt, order)).find(|r| sort(r) == key)
     }
 
+    /// Every row of a step.
+    pub fn of_step(&self, prompt: u32, order: u32) -> &[Row] {
+        let from = self.rows.partition_point(|r| (r.at.prompt, r.at.order) < (prompt, order));
+        let to = self.rows.partition_point(|r| (r.at.prompt, r.at.order) <= (prompt, order));
+        &self.rows[from..to]
+    }
+
+    /// The row of this step's batch.
+    pub fn at_row(&self, prompt: u32, order: u32, row: u32) -> Option<&Row> {
+        self.of_step(prompt, order).iter().find(|r| r.row == row)
+    }
+
     /// The latest row of a sequence and position that was recorded in this step or before it.
     pub fn latest(&self, prompt: u32, order: u32, seq: u32, position: u32) -> Option<&Row> {
         let i = self.rows.partition_point(|r| (r.at.prompt, r.at.order) <= (prompt, order));

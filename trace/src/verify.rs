@@ -104,9 +104,13 @@ pub fn verify(
         }
     }
     // What no hypothesis explains may not even be there every time.
-    let unknown = verdict.culprit.as_ref().is_some_and(|c| c.class == Class::Unknown);
-    if unknown && let Some(unsteady) = differs(&recording, &run.record(mode, None)?.0) {
-        verdict.fault(unsteady);
+    if verdict.culprit.as_ref().is_some_and(|c| c.class == Class::Unknown) {
+        for _ in 0..options.repeat.max(2) {
+            if let Some(unsteady) = differs(&recording, &run.record(mode, None)?.0) {
+                verdict.fault(unsteady);
+                break;
+            }
+        }
     }
     if let Some(c) = verdict.culprit.take() {
         verdict.culprit = Some(run.look_again(c, mode, &mut recording)?);

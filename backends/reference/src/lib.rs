@@ -1,7 +1,8 @@
 //! The reference backend: a graph run by the ops' own f64 definitions.
 //!
-//! It is the oracle of a whole model, and the second backend wherever one is to be switched. Values stay f64 between
-//! ops unless an op's output type is an integer; only the KV cache rounds, to the type it declares. It is slow.
+//! It is the oracle of a whole model, and the second backend wherever one is to be switched. Within an op everything is
+//! f64; between ops a value is what its type stores, once rounded, so that each op can be judged on recorded operands.
+//! It is slow.
 
 mod taps;
 
@@ -173,7 +174,7 @@ impl Session for Running {
                             self.cache.states.insert(state, rounded.clone());
                             vec![rounded]
                         }
-                        None => outs,
+                        None => outs.iter().zip(&node.outs).map(|(t, d)| round(t, d)).collect(),
                     }
                 }
             };
@@ -232,6 +233,7 @@ impl Running {
     }
 }
 
+/// A value as its type stores it. Taps record stored values, and an op is judged by what its producers stored.
 fn round(t: &HostTensor, d: &TensorDesc) -> HostTensor {
     HostTensor::from_bytes(&t.shape, d.dtype, &t.to_bytes(d.dtype))
 }

@@ -19,8 +19,8 @@ use std::process::ExitCode;
 /// prefill_last, prefill, decode0 (decode1, …), decode. With one folder and no phase, prefill_last is compared with
 /// decode0. Rows are joined by prompt, value, sequence, position and token; what is unlike gives no number.
 ///
-/// One backend and arithmetic: equal to the bit, else DIFFERS. Another backend or kernel: WITHIN_BOUNDS if the first value
-/// that differs is within twice its op's bound and all are within --tolerance. Another arithmetic, or a foreign engine:
+/// One backend and arithmetic: equal to the bit, else DIFFERS. Another backend or kernel: WITHIN_BOUNDS if a value
+/// that differs though its operands are equal is within twice its op's bound, and all are within --tolerance. Another arithmetic, or a foreign engine:
 /// EXPECTED_DRIFT if every value's relative L2 distance is within --drift, and none jumps.
 #[derive(clap::Args, Debug)]
 #[command(
@@ -46,10 +46,10 @@ pub struct DiffCommand {
     /// Work out no error bounds
     #[arg(long, conflicts_with = "model")]
     no_bounds: bool,
-    /// Largest relative L2 distance of one arithmetic computed in two ways [default: 0.001; int8: 0.03]
+    /// Largest relative L2 distance of one arithmetic computed in two ways [default: 0.01; int8: 0.25]
     #[arg(long, value_name = "X")]
     tolerance: Option<f64>,
-    /// Largest relative L2 distance of two arithmetics or engines [default: 0.1]
+    /// Largest relative L2 distance of two arithmetics or engines [default: 0.25]
     #[arg(long, value_name = "X")]
     drift: Option<f64>,
     /// Largest factor from the distances before to a value's [default: 10]
@@ -266,7 +266,7 @@ fn sentence(d: &Diff) -> String {
         }
         (DiffVerdict::Equal, _) => format!("{compared}, equal to the bit"),
         (DiffVerdict::WithinBounds, _) => format!(
-            "{compared}; the first difference is within twice its op's bound, all within {}",
+            "{compared}; no op is over twice its bound, all within a relative L2 distance of {}",
             d.limits.tolerance
         ),
         (DiffVerdict::ExpectedDrift, _) => {

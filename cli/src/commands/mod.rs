@@ -5,14 +5,19 @@ mod bench;
 mod chat;
 mod completions;
 mod diff;
+mod faults;
+mod gate;
 mod graph;
+mod import;
 mod inspect;
 mod logits;
 mod perplexity;
+mod replay;
 mod report;
 mod run;
 mod synth;
 mod trace;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -40,6 +45,11 @@ enum Command {
     Trace(trace::Trace),
     Diff(diff::DiffCommand),
     Report(report::ReportCommand),
+    Verify(verify::Verify),
+    Replay(replay::Replay),
+    Gate(gate::Gate),
+    Faults(faults::Faults),
+    Import(import::Import),
     Backends(backends::Backends),
     Completions(completions::Completions),
 }
@@ -59,6 +69,11 @@ impl Cli {
             Command::Trace(c) => c.run(),
             Command::Diff(c) => c.run(),
             Command::Report(c) => c.run(),
+            Command::Verify(c) => c.run(),
+            Command::Replay(c) => c.run(),
+            Command::Gate(c) => c.run(),
+            Command::Faults(c) => c.run(),
+            Command::Import(c) => c.run(),
             Command::Backends(c) => c.run(),
             Command::Completions(c) => c.run(),
         }

@@ -8,10 +8,12 @@ use crate::output::{self, Stream};
 use crate::session::{self, Loaded};
 use greta::sampling::Sampler;
 use greta::tokenizer::{StreamDecoder, Tokenizer};
+use greta::trace::events::OldEvents;
 use greta::{Context, GenerateOptions, Generated, Stop};
 use serde_json::json;
 use std::io;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Complete a prompt
@@ -52,7 +54,16 @@ impl Run {
         let model = self.common.open()?;
         let tokenizer = session::tokenizer(&model)?;
         let prompt = session::prompt(&model, tokenizer, &text, self.chat, self.system.as_deref())?;
-        let mut loaded = self.common.load(&model, self.common.engine_options())?;
+        let events = OldEvents::from_env(&model)?;
+        let mut options_of_engine = self.common.engine_options();
+        if let Some(e) = &events {
+            options_of_engine.taps = e.requests(&model.graph(options_of_engine.kv)?)?;
+        }
+        let mut loaded = self.common.load(&model, options_of_engine)?;
+        if let Some(e) = events {
+            let graph = loaded.engine.executable().plan().graph().clone();
+            loaded.context.tap(Some(Box::new(e.for_one_prompt(Arc::new(graph)))));
+        }
         let ready = output::since_start();
 
         let guard = Guard::arm();
@@ -166,6 +177,8 @@ pub fn answer(
         let generated = Generated { tokens: Vec::new(), stop: Stop::Interrupted, time: Duration::ZERO };
         return Ok(Answer { generated, ran, prefill, first_token: None, steps: 0 });
     };
+    // Traces have a decode0: the prompt's last token once more, as a decode step.
+    let logits = if context.is_tapped() { context.again()? } else { logits };
     let mut decoder = StreamDecoder::hiding_control();
     let (mut first_token, mut failed) = (None, Ok(()));
     let generated = context.generate(logits, sampler, options, &mut |id| {

@@ -4,40 +4,34 @@ use super::metrics::spacing;
 use crate::judge::{Judge, JudgeOptions};
 use crate::{Recording, Row, Series};
 use greta_backend::Weights;
-use greta_graph::{Graph, Kind, NodeId};
-use greta_ops::{Bindings, Data};
-
-/// Operations spent on bounds of one comparison: a few seconds' worth.
-const BUDGET: u64 = 20_000_000_000;
+use greta_graph::Kind;
+use greta_ops::Data;
+use std::collections::HashSet;
 
 /// Works out bounds on what A recorded.
 pub(super) struct Bounds<'a> {
     judge: Judge<'a>,
-    left: u64,
 }
 
 impl<'a> Bounds<'a> {
     pub fn new(a: &'a Recording, weights: &'a dyn Weights) -> Option<Bounds<'a>> {
         let judge = Judge::new(a, weights, JudgeOptions::default()).ok()?;
-        Some(Bounds { judge, left: BUDGET })
+        Some(Bounds { judge })
     }
 
-    /// The largest difference of two rows over the bound that A's operands give; `must` is worked out over the budget.
+    /// The largest difference of two rows over the bound that A's operands give; `None` if an operand is among `apart`,
+    /// the values that differ themselves, or was not recorded.
     ///
     /// Half the distance to the next value of the stored type is added to each bound: both rows were rounded to it.
-    pub fn ratio(&mut self, a: (&Series, &Row), b: (&Series, &Row), must: bool) -> Option<f64> {
-        let graph = self.judge.graph.clone();
+    pub fn ratio(&self, a: (&Series, &Row), b: (&Series, &Row), apart: &HashSet<&str>) -> Option<f64> {
+        let graph = &self.judge.graph;
         let id = graph.find(&a.0.node)?;
         let Kind::Op(op) = &graph.node(id).kind else { return None };
-        if !a.0.is_whole(a.1) || !b.0.is_whole(b.1) {
-            return None;
-        }
-        let cost = cost(&graph, id, a.1);
-        if cost > self.left && !must {
+        let inherited = graph.operands(id).iter().any(|&v| apart.contains(graph.value_name(v).as_str()));
+        if inherited || !a.0.is_whole(a.1) || !b.0.is_whole(b.1) {
             return None;
         }
         let ins = self.judge.operands(id, &[a.1.at]).ok()?;
-        self.left = self.left.saturating_sub(cost);
         let ins: Vec<_> = ins.iter().collect();
         let want = op.spec().reference(&ins);
         let bound = op.spec().error_bound(&ins, &want, self.judge.precision);
@@ -58,13 +52,4 @@ impl<'a> Bounds<'a> {
         };
         Some((0..x.len()).map(ratio).fold(0.0, f64::max))
     }
-}
-
-/// Operations that the reference and the bound of one row take, about.
-fn cost(g: &Graph, id: NodeId, row: &Row) -> u64 {
-    let Kind::Op(op) = &g.node(id).kind else { return 0 };
-    let ins = g.operands(id);
-    let descs: Vec<_> = ins.iter().map(|&v| g.desc(v)).collect();
-    let at = Bindings { tokens: 1, rows: 1, slots: row.at.position as usize + 1, seqs: 1, pages: 1 };
-    2 * op.spec().cost(&descs, &g.node(id).outs, &at).flops
 }

@@ -3,7 +3,7 @@
 use super::select::{Selector, last_position};
 use crate::{At, PromptInfo, Recording, Row, Series};
 use greta_backend::Phase;
-use greta_graph::NodeId;
+use greta_graph::{Input, NodeId};
 use std::collections::{HashMap, HashSet};
 
 /// A side of a comparison.
@@ -32,9 +32,17 @@ pub(super) struct Pair<'a> {
     pub apart: Vec<String>,
 }
 
+/// Inputs that say where a row lies in a step or a cache, not what it is; two right runs may differ in them.
+const PLACES: [Input; 2] = [Input::Slots, Input::RowsWanted];
+
+fn is_place(s: &Series) -> bool {
+    s.op == "input" && PLACES.iter().any(|p| p.name() == s.name)
+}
+
 /// The values both runs have, in the order of the graph of whichever run has one.
 pub(super) fn order<'a>(a: &'a Recording, b: &'a Recording) -> Vec<(&'a Series, &'a Series)> {
-    let mut list: Vec<_> = a.series.iter().filter_map(|s| b.get(&s.name).map(|t| (s, t))).collect();
+    let values = a.series.iter().filter(|s| !is_place(s));
+    let mut list: Vec<_> = values.filter_map(|s| b.get(&s.name).map(|t| (s, t))).collect();
     if let Some(g) = a.graph.as_ref().or(b.graph.as_ref()) {
         // Stable: a foreign name that the graph lacks stays where its run had it, at the end.
         list.sort_by_key(|(s, _)| (g.find(&s.node).unwrap_or(NodeId(u32::MAX)), s.out));
@@ -147,7 +155,7 @@ pub(super) fn only(this: Side<'_>, other: Side<'_>) -> Vec<String> {
 
 fn recorded<'a>(side: Side<'a>) -> HashSet<&'a str> {
     // The last position matters only to one of the selectors, and not to whether a value was recorded at all.
-    let any = |s: &&Series| s.rows.iter().any(|r| side.select.takes(r, last_position_of(side, r)));
+    let any = |s: &&Series| !is_place(s) && s.rows.iter().any(|r| side.select.takes(r, last_position_of(side, r)));
     side.rec.series.iter().filter(any).map(|s| s.name.as_str()).collect()
 }
 

@@ -109,7 +109,8 @@ pub struct NodeDiff {
     pub cosine: Option<f64>,
     /// The largest distance in representable f32 values.
     pub max_ulp: Option<u64>,
-    /// The largest difference over the op's bound, where operands were recorded and the model is at hand.
+    /// The worst row's largest difference over the op's bound: of a value that differs though its operands are equal,
+    /// where they were recorded and the model is at hand.
     pub bound_ratio: Option<f64>,
     /// How far statistics are apart, relative to A's root mean square, of rows that differ without kept values.
     pub stats_apart: Option<f64>,

@@ -62,8 +62,8 @@ impl fmt::Display for DiffVerdict {
 pub enum Rule {
     /// One version of greta, backend, arithmetic, cache type and choice of kernels: equal to the bit.
     Bits,
-    /// One arithmetic and cache type, but another backend, kernels or version: the first value that differs is within
-    /// twice its op's bound, and every value within the tolerance.
+    /// One arithmetic and cache type, but another backend, kernels or version: a value that differs though its operands
+    /// are equal is within twice its op's bound, and every value within the tolerance, without a sudden jump.
     Bounds,
     /// Another arithmetic or cache type, or a foreign engine: every value within the drift limit, and no sudden jump.
     Drift,
@@ -98,7 +98,7 @@ pub struct Limits {
     pub tolerance: f64,
     /// Under [`Rule::Drift`]: the same.
     pub drift: f64,
-    /// Under [`Rule::Drift`]: the largest factor by which a value may be further apart than any before it; distances
+    /// Under both: the largest factor by which a value may be further apart than any before it; distances
     /// below [`Limits::FLOOR`] count as that.
     pub jump: f64,
 }
@@ -106,13 +106,14 @@ pub struct Limits {
 impl Limits {
     /// What quantising activations to 8 bits does to one product, about.
     pub const FLOOR: f64 = 0.004;
-    /// A first difference may be this many times the op's bound: each side may be off by one.
+    /// A difference of one op's making may be this many times the op's bound: each side may be off by one.
     pub const BOUNDS: f64 = 2.0;
 
     pub(super) fn of(o: &DiffOptions<'_>, int8: bool) -> Limits {
-        // A rounding difference may move an 8-bit code by one, which is a 254th of the block's largest value.
-        let tolerance = o.tolerance.unwrap_or(if int8 { 0.03 } else { 1e-3 });
-        Limits { tolerance, drift: o.drift.unwrap_or(0.1), jump: o.jump.unwrap_or(10.0) }
+        // A rounding difference moves an 8-bit code now and then; layer by layer the rounding of all codes becomes
+        // another, and two right int8 runs end as far apart as int8 is from exact.
+        let tolerance = o.tolerance.unwrap_or(if int8 { 0.25 } else { 0.01 });
+        Limits { tolerance, drift: o.drift.unwrap_or(0.25), jump: o.jump.unwrap_or(10.0) }
     }
 
     /// Judges a prompt's nodes, which are in the graph's order: sets each one's limit and whether it is over it. Says
@@ -120,17 +121,17 @@ impl Limits {
     pub(super) fn judge(&self, rule: Rule, nodes: &mut [NodeDiff]) -> (DiffVerdict, Option<String>) {
         let (mut before, mut unkept) = (Self::FLOOR, None);
         let first = nodes.iter().position(|n| !n.equal);
-        for (i, n) in nodes.iter_mut().enumerate() {
+        for n in nodes.iter_mut() {
             n.limit = match rule {
                 Rule::Bits => 0.0,
-                Rule::Bounds => self.tolerance,
+                Rule::Bounds => self.tolerance.min(self.jump * before),
                 Rule::Drift => self.drift.min(self.jump * before),
             };
             let apart = n.distance();
             n.over = match (n.equal, rule, apart) {
                 (true, ..) => false,
                 (_, Rule::Bits, _) => true,
-                (_, Rule::Bounds, _) if Some(i) == first && n.bound_ratio.is_some_and(|r| !(r <= Self::BOUNDS)) => true,
+                (_, Rule::Bounds, _) if n.bound_ratio.is_some_and(|r| !(r <= Self::BOUNDS)) => true,
                 // Not `apart > limit`: what is no number is over any.
                 (.., Some(apart)) => !(apart <= n.limit),
                 (.., None) => {

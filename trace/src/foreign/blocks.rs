@@ -40,7 +40,7 @@ impl Act {
     }
 
     /// Values in a block.
-    pub fn len(self) -> usize {
+    pub fn block(self) -> usize {
         if self == Act::Q8K { 256 } else { 32 }
     }
 }
@@ -64,7 +64,7 @@ pub struct Block {
 
 /// Quantises a row of f32 values; its length must be a multiple of the block's.
 pub fn quantize(act: Act, row: &[f64]) -> Vec<Block> {
-    row.chunks_exact(act.len()).map(|x| block(act, x)).collect()
+    row.chunks_exact(act.block()).map(|x| block(act, x)).collect()
 }
 
 fn half(x: f64) -> f64 {

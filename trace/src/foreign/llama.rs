@@ -18,6 +18,10 @@
 //! `pow` for each pair stay within that too.
 //!
 //! Everything else is the op's own reference and bound: llama.cpp sums squares in f64 and its vector `exp` is within 2 ulp.
+//!
+//! On llama.cpp 0c1e57098's own run of SmolLM2-135M (the last token of 40, 423 ops) the worst error over its bound is, for
+//! Q4_1 weights and for F32 ones: products 0.06 and 0.03, norms 0.08 and 0.06, RoPE 0.55 and 0.65, SwiGLU 0.60 and 0.57;
+//! embeddings and sums agree to the bit.
 
 use super::blocks::{Act, Block, quantize};
 use crate::judge::Arithmetic;
@@ -47,7 +51,7 @@ impl Arithmetic for Llama {
     fn judge(&self, op: &Op, ins: &[&HostTensor]) -> Option<Judged> {
         match (op, ins) {
             (Op::MatMul(m), [w, x]) => match &w.data {
-                Data::Packed(t, _) if Act::with(*t).is_some_and(|a| x.cols().is_multiple_of(a.len())) => {
+                Data::Packed(t, _) if Act::with(*t).is_some_and(|a| x.cols().is_multiple_of(a.block())) => {
                     Some(quantized(w, x))
                 }
                 Data::Packed(t @ (DType::F16 | DType::BF16), _) => Some(half_precision(m, w, x, *t)),

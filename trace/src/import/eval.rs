@@ -229,7 +229,8 @@ fn add(c: &mut Collector, steps: &mut Steps, head: &Header<'_>, body: &Body) -> 
         c.add(given)?;
     }
     // Older versions sum what they print; that is no fact about the tensor.
-    let whole = body.sum.filter(|s| !body.elided || (s - body.printed).abs() > 1e-3 * (1.0 + body.printed.abs()));
+    let near = |s: f64| (s - body.printed).abs() <= 1e-3 * (1.0 + body.printed.abs());
+    let whole = body.sum.filter(|&s| !body.elided || !near(s));
     if let Some(sum) = whole {
         let name = format!("{name}.sum");
         let sum = sum as f32;

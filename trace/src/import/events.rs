@@ -5,11 +5,11 @@
 //! line: `event`, `prompt_id`, `phase`; `q`, `k`, `v` of `attn_l0_pipe`; `layer`, `input_sample`, `output_sample` of
 //! `rmsnorm_trace`; `point`, `sample` of `stage_trace`.
 //!
-//! Events without `pos_id` belong to the position that others of the same prompt and phase name. What an op read, such
+//! Events without `pos_id` belong to the position that others of the same prompt and phase name, else to none. What an op read, such
 //! as `attn_norm_in`, keeps a name of its own, `blk.0.attn_norm_in`: it need not be what the graph gives the op.
 
 use super::collect::{Collector, Given};
-use super::{ImportOptions, format_error};
+use super::{ImportOptions, NO_POSITION, format_error};
 use crate::error::io;
 use crate::{At, PromptInfo, Recording, RunInfo, SCHEMA, Status, TraceError, names};
 use greta_backend::Phase;
@@ -143,6 +143,8 @@ fn rows(e: &Event) -> Result<Vec<Sample>, String> {
             s.stats = stats(e, s.stats, s.cols)?;
             all.push(s);
         }
+        // What greta writes beside the pipe's events holds no rows.
+        "qkv_w_verify" | "wo_w_verify" => {}
         other => return Err(format!("`{other}` is not known; known: {}", EVENTS.join(", "))),
     }
     Ok(all)
@@ -220,7 +222,7 @@ fn place(samples: Vec<Sample>, options: &ImportOptions) -> Result<Recording, ((u
         let unknown = || format!("phase `{}` is not known; known: prefill_last, decode0, decode1 …", s.phase);
         let (order, phase, step) = phase(&s.phase).ok_or_else(|| (s.from, unknown()))?;
         let named = || known.get(&(s.prompt.clone(), s.phase.clone())).copied();
-        let position = s.position.or_else(named).unwrap_or(0);
+        let position = s.position.or_else(named).unwrap_or(NO_POSITION);
         let at = At { prompt, order, phase, step, seq: 0, position, token: -1 };
         placed.push((at, s));
     }

@@ -26,9 +26,11 @@ use serde::Serialize;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+/// The position of rows whose source does not tell it.
+const NO_POSITION: u32 = u32::MAX;
+
 /// What a source is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// A folder of `.npy` or `.safetensors` files.
     Points,

@@ -14,7 +14,7 @@
 use super::collect::{Collector, Given};
 use super::layout::{self, Heads, Layout};
 use super::npy::{self, Array};
-use super::{ImportOptions, format_error};
+use super::{ImportOptions, NO_POSITION, format_error};
 use crate::error::io;
 use crate::{At, ModelInfo, PromptInfo, Recording, RunInfo, SCHEMA, Status, TraceError, names};
 use greta_backend::Phase;
@@ -225,6 +225,7 @@ fn positions(rows: usize, most: usize, tokens: usize, given: Option<&[u32]>) -> 
     }
     let all = if tokens > 0 { tokens } else { most };
     match rows {
+        1 if all == 1 && tokens == 0 => Ok(vec![NO_POSITION]),
         n if n == all => Ok((0..n as u32).collect()),
         1 => Ok(vec![all as u32 - 1]),
         n => {

@@ -54,10 +54,9 @@ pub(super) fn gather(j: &Judge<'_>, id: NodeId, rows: &[At]) -> Result<Vec<HostT
 fn operand(j: &Judge<'_>, v: Value, rows: &[At]) -> Result<HostTensor, Missing> {
     match &j.graph.node(v.node).kind {
         Kind::Weight { .. } => weight(j, v.node),
-        // A foreign run that does not say its tokens (id -1) does not say its positions for certain either.
-        Kind::Input { input: Input::Tokens | Input::Positions } if rows.iter().any(|r| r.token < 0) => {
-            Err(Missing::Operand(j.graph.value_name(v), "any row: the run does not say its tokens".into()))
-        }
+        // A foreign run may not say which tokens it was fed (a negative id), or where (no position).
+        Kind::Input { input: Input::Tokens } if rows.iter().any(|r| r.token < 0) => Err(untold(j, v)),
+        Kind::Input { input: Input::Positions } if rows.iter().any(|r| r.position == u32::MAX) => Err(untold(j, v)),
         Kind::Input { input } => Ok(input_rows(j, *input, rows)),
         Kind::Op(Op::Dequant(_)) => {
             let packed = weight(j, j.graph.operands(v.node)[0].node)?;
@@ -68,6 +67,10 @@ fn operand(j: &Judge<'_>, v: Value, rows: &[At]) -> Result<HostTensor, Missing> 
         }
         _ => stacked(j, v, rows),
     }
+}
+
+fn untold(j: &Judge<'_>, v: Value) -> Missing {
+    Missing::Operand(j.graph.value_name(v), "any row: the run does not tell".into())
 }
 
 /// What the graph's inputs are by the run's own record of its prompt.

@@ -1,0 +1,190 @@
+//! `greta faults`: proof that faults are found.
+
+use crate::args::Common;
+use crate::errors::Interrupted;
+use crate::interrupt::Guard;
+use crate::verdict::{self, WRONG};
+use crate::{json, output, progress};
+use anyhow::Context as _;
+use clap::Subcommand;
+use greta::backends::Fault;
+use greta::trace::TraceError;
+use greta::trace::faults::{self, CORPUS, Counts, FaultOptions, FaultReport, LayerChoice};
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+/// Build known faults into kernels and hold what `verify` says against what was done
+#[derive(clap::Args, Debug)]
+pub struct Faults {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    List(List),
+    Run(Run),
+}
+
+/// List the faults, where each is put, and what is to be said of it
+#[derive(clap::Args, Debug)]
+struct List {
+    /// Print one JSON value on standard output and nothing else
+    #[arg(long)]
+    json: bool,
+}
+
+/// Run faults and print the confusion matrix
+///
+/// A cell is a fault in the first, middle or last layer, on a prompt. It counts where the fault moves the op's output on
+/// clean inputs by more than twice its error bound; other cells are listed as `no effect`. Faults that need weights of a
+/// type the model does not have get a synthetic model; without -m every fault does.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Exit codes: 0 every promised figure is reached, 1 one is not, 2 could not judge.
+
+Examples:
+  greta faults run                                # synthetic models
+  greta faults run --faults eps,gqa-map --layers first --prompts p4_sys
+  greta faults run -m model.gguf --json > faults.json")]
+struct Run {
+    /// Faults to run [default: all, and pairs]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    faults: Vec<Fault>,
+    /// Layers: first, middle, last [default: all three]
+    #[arg(long, value_name = "LAYER", value_delimiter = ',')]
+    layers: Vec<LayerChoice>,
+    /// Built-in prompts [default: all]: p0_short, p4_sys, p5_ba, p6_long
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    prompts: Vec<String>,
+    /// Cut prompts to this many tokens
+    #[arg(long, value_name = "N")]
+    longest: Option<usize>,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Faults {
+    /// Runs the command.
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        match &self.what {
+            What::List(c) => c.run(),
+            What::Run(c) => verdict::judged(c.run()),
+        }
+    }
+}
+
+impl List {
+    fn run(&self) -> anyhow::Result<ExitCode> {
+        let place = |e: &faults::Entry| match (e.global, e.point) {
+            (_, "*") => "blk.N, a matmul".to_string(),
+            (true, p) => p.into(),
+            (false, p) => format!("blk.N.{p}"),
+        };
+        if self.json {
+            let rows = CORPUS.iter().map(|e| {
+                serde_json::json!({
+                    "fault": e.fault.name(), "about": e.fault.about(), "node": place(e), "class": e.class,
+                    "hypotheses": e.hypotheses, "phase": e.phase, "needs": e.needs.map(|t| t.name()),
+                })
+            });
+            json::print(&rows.collect::<Vec<_>>().into())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut rows = vec![["fault", "node", "class", "what the kernel does"].map(String::from).to_vec()];
+        rows.extend(
+            CORPUS.iter().map(|e| vec![e.fault.name().into(), place(e), e.class.to_string(), e.fault.about().into()]),
+        );
+        output::print(&output::table(&rows, &[false, false, false, false]))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Run {
+    fn run(&self) -> anyhow::Result<ExitCode> {
+        let backend = self.common.open_backend()?;
+        let options = FaultOptions {
+            faults: self.faults.clone(),
+            prompts: self.prompts.clone(),
+            layers: self.layers.clone(),
+            model: self.common.model.clone(),
+            longest: self.longest,
+        };
+        let scratch = std::env::temp_dir().join(format!("greta-faults-{}", std::process::id()));
+        std::fs::create_dir_all(&scratch).with_context(|| format!("{}: can't be made", scratch.display()))?;
+        let guard = Guard::arm();
+        let told = progress::Shared::new("faults");
+        let tell = |what: &str, done: usize, all: usize| {
+            told.set(what, done, all);
+            !guard.hit()
+        };
+        let report = faults::run(&*backend, &self.common.engine_options(), &options, &scratch, &tell);
+        // What can't be removed is the system's to clean up.
+        let _ = std::fs::remove_dir_all(&scratch);
+        let report = match report {
+            Err(TraceError::Interrupted) => return Err(Interrupted.into()),
+            other => other?,
+        };
+        drop(told);
+        match self.common.json {
+            true => json::print(&serde_json::to_value(&report)?)?,
+            false => output::print(&text(&report))?,
+        }
+        Ok(if report.passes() { ExitCode::SUCCESS } else { WRONG.into() })
+    }
+}
+
+fn text(r: &FaultReport) -> String {
+    let head = ["fault", "cells", "no effect", "detected", "node", "class", "hypothesis"];
+    let mut rows = vec![head.map(String::from).to_vec()];
+    let mut by_fault: BTreeMap<&str, Counts> = BTreeMap::new();
+    let mut order = Vec::new();
+    for row in r.rows.iter().filter(|row| row.kind != "clean") {
+        let c = by_fault.entry(&row.fault).or_insert_with(|| {
+            order.push(row.fault.as_str());
+            Counts::default()
+        });
+        c.total += 1;
+        c.no_effect += usize::from(!row.eligible);
+        c.detected += usize::from(row.eligible && row.detected);
+        c.located += usize::from(row.eligible && row.located);
+        c.classified += usize::from(row.eligible && row.classified);
+        c.explained += usize::from(row.eligible && row.explained);
+    }
+    let line = |name: &str, c: &Counts| {
+        let numbers = [c.total, c.no_effect, c.detected, c.located, c.classified, c.explained];
+        [name.to_string()].into_iter().chain(numbers.map(|n| n.to_string())).collect::<Vec<_>>()
+    };
+    rows.extend(order.iter().map(|name| line(name, &by_fault[name])));
+    rows.push(line("all", &r.counts));
+    let mut out = output::table(&rows, &[false, true, true, true, true, true, true]);
+    out += "\nclass said, by class:\n";
+    let said: Vec<&String> = r.confusion.values().flat_map(|m| m.keys()).collect();
+    let mut columns: Vec<&str> = said.iter().map(|s| s.as_str()).collect();
+    columns.sort_unstable();
+    columns.dedup();
+    let mut rows = vec![[""].into_iter().chain(columns.iter().copied()).map(String::from).collect::<Vec<_>>()];
+    for (class, said) in &r.confusion {
+        let cells = columns.iter().map(|c| said.get(*c).map_or("·".into(), |n| n.to_string()));
+        rows.push([class.clone()].into_iter().chain(cells).collect());
+    }
+    let right: Vec<bool> = (0..=columns.len()).map(|i| i > 0).collect();
+    out += &output::table(&rows, &right);
+    for row in
+        r.rows.iter().filter(|row| (row.eligible && !row.explained) || (!row.eligible && row.detected && !row.located))
+    {
+        out += &format!(
+            "missed: {} at {} on {} ({:.1} × bound): said {}, {}, {}\n",
+            row.fault,
+            row.node,
+            row.prompt,
+            row.ratio,
+            row.said_node.as_deref().unwrap_or("nothing"),
+            row.said_class,
+            row.said_hypothesis.as_deref().unwrap_or("no hypothesis"),
+        );
+    }
+    for name in &r.never_eligible {
+        out += &format!("never eligible: {name}\n");
+    }
+    out + &format!("false verdicts: {}\n", r.counts.false_verdicts)
+}

@@ -1,0 +1,92 @@
+//! Verdicts for people, and the exit codes of the commands that judge.
+
+use crate::errors;
+use crate::output::Stream;
+use greta::trace::judge::{Verdict, VerdictKind};
+use greta::trace::{RunInfo, TraceError};
+use std::fmt::Write;
+use std::process::ExitCode;
+
+/// A difference or a fault was found.
+pub const WRONG: u8 = 1;
+/// It could not be judged: bad input, or something is missing.
+pub const JUDGED: u8 = 2;
+
+/// An error of a command that judges means that it could not.
+pub fn judged(result: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    match result {
+        Err(error) if !errors::is_quiet(&error) => {
+            errors::report(&error);
+            Ok(JUDGED.into())
+        }
+        other => other,
+    }
+}
+
+/// A verdict in some lines.
+pub fn text(v: &Verdict, info: &RunInfo) -> String {
+    let mut out = String::new();
+    // Writing to a string can't fail.
+    let mut line = |label: &str, text: String| {
+        let _ = writeln!(out, "{label:<12} {text}");
+    };
+    line("run", format!("{} on {}, {}", info.model.path.display(), info.backend, info.arith));
+    let headline = match v.verdict {
+        VerdictKind::Clean => Stream::Out.paint("32;1", "CLEAN"),
+        VerdictKind::Fault => Stream::Out.paint("31;1", "FAULT"),
+        VerdictKind::Incomplete => Stream::Out.paint("33;1", "INCOMPLETE"),
+    };
+    line("verdict", format!("{headline}: {} ops in {} rows judged", v.judged, v.rows));
+    match &v.culprit {
+        None => line("worst", format!("{:.2} × its bound", v.worst_clean)),
+        Some(c) => {
+            line("node", Stream::Out.paint("1", &c.node));
+            line("op", c.op.clone());
+            line("where", format!("{} {}, kernel {}", c.prompt, c.phase, c.route));
+            if let Some(w) = &c.worst {
+                line(
+                    "error",
+                    format!(
+                        "{:.3e} × its bound at position {}, element {}: {:e}, expected {:e} ± {:.1e}",
+                        w.ratio, w.at.position, w.element, w.got, w.want, w.bound
+                    ),
+                );
+                line(
+                    "rows",
+                    format!("{} of {} judged rows are wrong; mean absolute error {:.3e}", c.rows_over, c.rows, w.mae),
+                );
+            }
+            line("class", c.class.to_string());
+            line("hypothesis", c.hypothesis.clone().unwrap_or_else(|| "none fits".into()));
+            line("detail", c.detail.clone());
+            for r in c.residuals.iter().take(4) {
+                line("", format!("{:>10.3e}  {}", r.residual, r.hypothesis));
+            }
+            if let Some(dir) = &c.bundle {
+                line("replay", format!("greta replay {dir}"));
+            }
+        }
+    }
+    if !v.not_judged.is_empty() {
+        line("not judged", format!("{} ops", v.not_judged.len()));
+        for n in v.not_judged.iter().take(5) {
+            line("", format!("{}: {}", n.node, n.why));
+        }
+    }
+    out
+}
+
+/// Refuses to hold a run against another model than its own.
+pub fn same_model(info: &RunInfo, model: &greta::Model) -> Result<(), TraceError> {
+    let bytes = std::fs::metadata(model.gguf().path()).map_or(0, |m| m.len());
+    if info.model.bytes != 0 && info.model.bytes != bytes {
+        let text = format!(
+            "the run was made with {} of {} bytes; {} has {bytes}",
+            info.model.path.display(),
+            info.model.bytes,
+            model.gguf().path().display()
+        );
+        return Err(TraceError::Mismatch(text));
+    }
+    Ok(())
+}
