@@ -18,6 +18,7 @@ mod kv;
 mod p1;
 mod plain;
 mod quant;
+mod report;
 mod sampling;
 mod support;
 mod synth;
@@ -48,6 +49,7 @@ fn main() {
         faults::trials(),
         hypotheses::trials(),
         foreign::trials(),
+        report::trials(),
         synth::trials(),
         tidy::trials(),
         cli::trials(),

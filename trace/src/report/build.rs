@@ -12,7 +12,7 @@ use crate::{Recording, Row, Series, TraceError, names, sha256};
 use greta_graph::{Graph, Kind};
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Numbers that a report keeps of rows, over all nodes and prompts: about a megabyte of text.
 const BUDGET: usize = 30_000;
@@ -91,7 +91,7 @@ fn run(s: &Subject<'_>, o: &Options, progress: Progress<'_>) -> Result<Run, Trac
         other => other?,
     };
     if let Some(c) = &mut swept.judged.culprit {
-        c.bundle = c.bundle.take().or_else(|| bundle(s.folder.as_deref()?, &c.node));
+        c.bundle = c.bundle.take().or_else(|| bundle(s.folder.as_deref()?, &c.node, &rec.info.model.path));
     }
     let graph = rec.graph.clone().or_else(|| swept.graph.clone());
     let mut nodes = nodes(rec, graph.as_deref(), o, &mut swept, few);
@@ -255,15 +255,21 @@ fn files(folder: Option<&Path>) -> Result<Vec<FileHash>, TraceError> {
         .collect()
 }
 
-/// The replay bundle of this node in the run folder.
-fn bundle(folder: &Path, node: &str) -> Option<String> {
-    let entries = std::fs::read_dir(folder).ok()?.flatten().map(|e| e.path());
-    let of_node = |dir: &std::path::PathBuf| {
+/// The replay bundle of this node and model: in the run folder, or beside it under the name that `greta verify` gives.
+fn bundle(folder: &Path, node: &str, model: &Path) -> Option<String> {
+    let inside = std::fs::read_dir(folder).ok()?.flatten().map(|e| e.path());
+    let beside = folder.parent().map(|p| p.join(format!("greta-replay-{node}")));
+    let fits = |dir: &PathBuf| {
         let text = std::fs::read_to_string(dir.join("replay.json")).ok();
         let json = text.and_then(|t| serde_json::from_str::<serde_json::Value>(&t).ok());
-        json.is_some_and(|j| j["node"] == node)
+        json.is_some_and(|j| j["node"] == node && j["model"].as_str().is_some_and(|m| same_file(m, model)))
     };
-    entries.into_iter().find(of_node).map(|p| p.display().to_string())
+    inside.chain(beside).find(fits).map(|p| p.display().to_string())
+}
+
+fn same_file(a: &str, b: &Path) -> bool {
+    let whole = |p: &Path| p.canonicalize().unwrap_or_else(|_| p.into());
+    whole(Path::new(a)) == whole(b)
 }
 
 fn not_finite(rec: &Recording, nodes: &[Node]) -> Option<NotFinite> {

@@ -70,21 +70,28 @@ impl<'a> Findings<'a> {
         let ids: Vec<&str> = c.prompts.iter().map(|p| p.prompt.as_str()).collect();
         let (n, ids) = (ids.len().to_string(), list(&ids));
         let model = super::file_name(&run.info.model.path);
+        // Another engine's run may not say what it ran on.
+        let backend = if run.info.backend.is_empty() { "?".into() } else { run.info.backend.clone() };
         let args = [
             ("a", c.a.as_str()),
             ("b", c.b.as_str()),
             ("model", &model),
             ("engine", &run.info.engine),
-            ("backend", &run.info.backend),
+            ("backend", &backend),
             ("arith", &run.info.arith),
             ("n", &n),
             ("prompts", &ids),
         ];
-        self.say(if c.phases { "summary.phases" } else { "summary.runs" }, &args);
         let (done, apart) = self.compared();
+        self.say(if c.phases { "summary.run" } else { "summary.runs" }, &args);
+        if c.phases {
+            self.say(if done.is_empty() { "summary.no_phases" } else { "summary.phases" }, &args);
+        }
         let values = done.iter().map(|p| p.nodes.len()).sum::<usize>().to_string();
         if done.is_empty() {
-            self.say("summary.nothing", &[("why", &self.why())]);
+            if !c.phases {
+                self.say("summary.nothing", &[("why", &self.why())]);
+            }
         } else if let Some(node) = self.first() {
             let of: Vec<&str> = apart.iter().map(|p| p.prompt.as_str()).collect();
             self.say("summary.differs", &[("node", node), ("prompts", &list(&of)), ("verdict", c.verdict.name())]);
@@ -121,7 +128,8 @@ impl<'a> Findings<'a> {
             ("prompt", &s.prompt),
             ("position", &w.position.to_string()),
         ];
-        self.say("summary.fault", &args);
+        let born = s.outcome == Outcome::NonFinite;
+        self.say(if born { "summary.not_finite" } else { "summary.fault" }, &args);
         match &s.hypothesis {
             Some(h) => self.say("summary.hypothesis", &[("hypothesis", h)]),
             None => self.say("summary.no_hypothesis", &[]),
@@ -199,7 +207,8 @@ impl<'a> Findings<'a> {
     /// Which side of the comparison the reference agrees with.
     fn sides(&mut self) {
         let Some(s) = self.culprit() else { return };
-        if s.worst.is_none() {
+        // A NaN that the reference has too is over no bound.
+        if s.worst.is_none() || s.phases_wrong.is_empty() {
             return;
         }
         let (wrong, right) = (list(&s.phases_wrong), list(&s.phases_right));
@@ -213,8 +222,8 @@ impl<'a> Findings<'a> {
 
     fn class(&mut self) {
         let Some(s) = self.culprit() else { return };
-        self.say(class_key(s.class), &[("node", &s.node)]);
-        if !s.detail.is_empty() && s.worst.is_none() {
+        self.say(if broken_weight(s) { "class.weight" } else { class_key(s.class) }, &[("node", &s.node)]);
+        if !s.detail.is_empty() && s.residuals.is_empty() {
             self.say("verdict.detail", &[("detail", &s.detail)]);
         }
         let plain = s.residuals.iter().find(|l| l.hypothesis == "plain reference").map(|l| l.residual.0);
@@ -255,7 +264,8 @@ impl<'a> Findings<'a> {
             m.prompts.iter().flatten().all(|c| c.worst.is_none_or(|w| w.0 <= 1.0))
                 && m.prompts.iter().flatten().any(|c| c.worst.is_some())
         });
-        if let (true, Some(tensor)) = (judged, &n.tensor) {
+        let said = run.judged.culprit.as_ref().is_some_and(broken_weight);
+        if let (true, Some(tensor)) = (judged && !said, &n.tensor) {
             self.say("finite.weight", &[("node", &n.node), ("tensor", tensor)]);
         }
     }
@@ -298,12 +308,20 @@ impl<'a> Findings<'a> {
         let j = &self.run().judged;
         let first = self.first();
         if let Some(s) = &j.culprit {
+            let info = &self.run().info;
+            if !info.is_greta() {
+                let args = [("node", s.node.as_str()), ("class", s.class.name()), ("engine", &info.engine)];
+                self.say("end.fault_foreign", &args);
+                self.say("next.foreign", &[args[0], args[2]]);
+                return;
+            }
             self.say("end.fault", &[("node", &s.node), ("class", s.class.name()), ("route", &s.route)]);
             self.say(next_key(s), &[("node", &s.node), ("route", &s.route)]);
             match &s.bundle {
                 Some(b) => self.say("end.bundle", &[("bundle", b)]),
-                None if s.worst.is_some() => self.say("end.no_bundle", &[("node", &s.node)]),
-                None => {}
+                // A fault that was injected is in no run of the user's.
+                None if s.worst.is_some() && info.faults.is_empty() => self.say("end.no_bundle", &[("node", &s.node)]),
+                _ => {}
             }
             return;
         }
@@ -332,6 +350,11 @@ fn list(names: &[impl AsRef<str>]) -> String {
     names.iter().map(|n| n.as_ref()).collect::<Vec<_>>().join("`, `")
 }
 
+/// Whether the weight itself holds what is no number.
+fn broken_weight(s: &Suspect) -> bool {
+    s.outcome == Outcome::NonFinite && s.class == Class::CWeightLayout
+}
+
 fn class_key(class: Class) -> &'static str {
     match class {
         Class::AInputSelection => "class.a",
@@ -349,6 +372,7 @@ fn class_key(class: Class) -> &'static str {
 
 fn next_key(s: &Suspect) -> &'static str {
     match (s.class, s.outcome) {
+        _ if broken_weight(s) => "next.weight",
         (Class::AInputSelection, _) => "next.a",
         (Class::BNormStats, _) => "next.b",
         (Class::CWeightLayout, _) => "next.c",

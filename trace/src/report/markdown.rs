@@ -71,7 +71,7 @@ impl Writer<'_> {
             let mark = format!(" ({})", lang.code().to_uppercase());
             self.line(format!("## {}{mark}", text(heading, lang)));
             let list = self.r.findings.iter().filter(|f| f.section == section);
-            let all: Vec<String> = list.map(|f| f.sentence(lang)).collect();
+            let all: Vec<String> = list.map(|f| f.markdown(lang)).collect();
             self.line(all.join(" "));
         }
     }
@@ -83,7 +83,7 @@ impl Writer<'_> {
                 self.line("");
             }
             for f in self.r.findings.iter().filter(|f| f.section == section) {
-                self.line(format!("- {}", f.sentence(lang)));
+                self.line(format!("- {}", f.markdown(lang)));
             }
         }
     }
@@ -111,31 +111,30 @@ impl Writer<'_> {
     fn configuration(&mut self, run: &Run) {
         let i = &run.info;
         let sha = if i.model.sha256.is_empty() { String::new() } else { format!(", sha256 {}", code(&i.model.sha256)) };
-        let mut item = |key: &'static str, value: String| {
-            let text = format!("- {}: {value}", self.word(key));
-            self.line(text);
-        };
-        item("l.model", format!("{} ({} B{sha})", code(&i.model.path.display().to_string()), i.model.bytes));
-        item("l.engine", code(&i.engine));
-        item("l.backend", format!("{} — {}", code(&i.backend), plain(&i.device)));
-        item("l.arith", code(&i.arith));
-        item("l.kv", code(&i.kv));
-        item("l.context", format!("{}, {} {}", i.context, text("l.chunk", Lang::En).to_lowercase(), i.chunk));
         let taps = i
             .taps
             .iter()
             .map(|t| code(&format!("{} rows={} phases={} detail={}", t.pattern, t.rows, t.phases.join(","), t.detail)));
-        item("l.taps", taps.collect::<Vec<_>>().join(", "));
-        if !i.without.is_empty() {
-            item("l.without", code(&i.without.join(", ")));
+        let known = |text: &str| if text.is_empty() { String::new() } else { code(text) };
+        let backend = format!("{} — {}", code(&i.backend), plain(&i.device));
+        let step = format!("{} ({}: {})", i.context, self.word("l.chunk"), i.chunk);
+        // What another engine's run does not say is left out.
+        let items = [
+            ("l.model", format!("{} ({} B{sha})", code(&i.model.path.display().to_string()), i.model.bytes)),
+            ("l.engine", known(&i.engine)),
+            ("l.backend", if i.backend.is_empty() { String::new() } else { backend }),
+            ("l.arith", known(&i.arith)),
+            ("l.kv", known(&i.kv)),
+            ("l.context", if i.context == 0 { String::new() } else { step }),
+            ("l.taps", taps.collect::<Vec<_>>().join(", ")),
+            ("l.without", known(&i.without.join(", "))),
+            ("l.routes", known(&i.routes.join(", "))),
+            ("l.faults", known(&i.faults.join(", "))),
+            ("l.host", plain(&i.host)),
+        ];
+        for (key, value) in items.iter().filter(|i| !i.1.is_empty()) {
+            self.line(format!("- {}: {value}", self.word(key)));
         }
-        if !i.routes.is_empty() {
-            item("l.routes", code(&i.routes.join(", ")));
-        }
-        if !i.faults.is_empty() {
-            item("l.faults", code(&i.faults.join(", ")));
-        }
-        item("l.host", plain(&i.host));
         let none = self.word("l.none");
         self.line(format!(
             "- {}:{}",

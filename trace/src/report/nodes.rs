@@ -2,6 +2,7 @@
 
 use crate::diff::{DiffVerdict, Rule};
 use crate::facts::Facts;
+use crate::judge::Outcome;
 use greta_ops::Stats;
 use serde::{Serialize, Serializer};
 
@@ -63,6 +64,9 @@ pub struct Node {
 pub struct NodeAt {
     /// The largest error over its bound, over all rows judged; `None` where none was.
     pub worst: Option<Num>,
+    /// What was found, where that is not clean: a NaN that the reference has too is over no bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
     /// Why it was not judged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why_not: Option<String>,

@@ -5,9 +5,19 @@ use super::texts::Text;
 /// Every sentence.
 pub const SENTENCES: &[Text] = &[
     (
+        "summary.run",
+        "`{engine}` ran `{model}` (backend `{backend}`, arithmetic `{arith}`) on {n} prompts: `{prompts}`.",
+        "`{engine}` ejecutó `{model}` (backend `{backend}`, aritmética `{arith}`) con {n} prompts: `{prompts}`.",
+    ),
+    (
         "summary.phases",
-        "`{model}` was run by `{engine}` on `{backend}` (arithmetic `{arith}`). For {n} prompts (`{prompts}`), `{a}` (the last prompt token inside the prefill step) is compared with `{b}` (the same token, run again as a decode step over the cache of the tokens before it).",
-        "`{engine}` ejecutó `{model}` en `{backend}` (aritmética `{arith}`). Para {n} prompts (`{prompts}`) se compara `{a}` (el último token del prompt dentro del paso de prefill) con `{b}` (el mismo token, ejecutado otra vez como paso de decode sobre la caché de los tokens anteriores).",
+        "For each, `{a}` (the last prompt token inside the prefill step) is compared with `{b}` (the same token, run again as a decode step over the cache of the tokens before it).",
+        "En cada uno se compara `{a}` (el último token del prompt dentro del paso de prefill) con `{b}` (el mismo token, ejecutado otra vez como paso de decode sobre la caché de los tokens anteriores).",
+    ),
+    (
+        "summary.no_phases",
+        "The run did not record both `{a}` and `{b}`, so they are not compared.",
+        "La corrida no registró `{a}` y `{b}` a la vez, así que no se comparan.",
     ),
     (
         "summary.runs",
@@ -49,6 +59,11 @@ pub const SENTENCES: &[Text] = &[
         "summary.fault",
         "Held against the f64 references on recorded operands, **the first op that is wrong is `{node}`**, class **`{class}`**: off by {ratio} times its bound in `{phase}` of `{prompt}`, position {position}.",
         "Contra las referencias f64 sobre los operandos registrados, **la primera operación incorrecta es `{node}`**, clase **`{class}`**: se aparta {ratio} veces su cota en `{phase}` de `{prompt}`, posición {position}.",
+    ),
+    (
+        "summary.not_finite",
+        "Held against the f64 references on recorded operands, **`{node}` is the first op to give NaN or infinity from operands that have none**, class **`{class}`**: in `{phase}` of `{prompt}`, position {position}.",
+        "Contra las referencias f64 sobre los operandos registrados, **`{node}` es la primera operación que da NaN o infinito a partir de operandos que no los tienen**, clase **`{class}`**: en `{phase}` de `{prompt}`, posición {position}.",
     ),
     (
         "summary.fault_plain",
@@ -147,6 +162,11 @@ pub const SENTENCES: &[Text] = &[
         "Clase `C_weight_layout`: `{node}` lee su peso con otro layout, empaquetado o lugar que el del archivo.",
     ),
     (
+        "class.weight",
+        "Class `C_weight_layout`: the weight of `{node}` holds a value that is no number, or is read as if it did.",
+        "Clase `C_weight_layout`: el peso de `{node}` contiene un valor que no es un número, o se lee como si lo tuviera.",
+    ),
+    (
         "class.d",
         "Class `D_kernel_math`: operands and weight of `{node}` are right, its kernel computes something else.",
         "Clase `D_kernel_math`: los operandos y el peso de `{node}` son correctos, su kernel calcula otra cosa.",
@@ -190,8 +210,8 @@ pub const SENTENCES: &[Text] = &[
     ),
     (
         "verdict.others",
-        "{n} more nodes are over their bounds; `{node}` comes first in the order of the run.",
-        "Otros {n} nodos superan sus cotas; `{node}` es el primero en el orden de la corrida.",
+        "Other nodes over their bounds: {n}; `{node}` comes first in the order of the run.",
+        "Otros nodos sobre sus cotas: {n}; `{node}` es el primero en el orden de la corrida.",
     ),
     (
         "finite.first",
@@ -205,13 +225,13 @@ pub const SENTENCES: &[Text] = &[
     ),
     (
         "open.not_judged",
-        "{n} nodes could not be judged, among them `{node}`: {why}.",
-        "No se pudieron juzgar {n} nodos, entre ellos `{node}`: {why}.",
+        "Nodes that could not be judged, wholly or in part: {n}, the first of them `{node}`: {why}.",
+        "Nodos que no se pudieron juzgar, del todo o en parte: {n}; el primero, `{node}`: {why}.",
     ),
     (
         "length.nothing",
-        "Nothing was compared, so nothing can be said.",
-        "No se comparó nada, así que nada puede decirse.",
+        "Nothing was compared, so length says nothing here.",
+        "No se comparó nada, así que la longitud no dice nada.",
     ),
     (
         "length.equal",
@@ -255,8 +275,8 @@ pub const SENTENCES: &[Text] = &[
     ),
     (
         "end.no_bundle",
-        "`greta verify --node {node}` writes a replay bundle of it.",
-        "`greta verify --node {node}` escribe un paquete para repetirla.",
+        "`greta verify --nodes {node}` writes a replay bundle of it.",
+        "`greta verify --nodes {node}` escribe un paquete para repetirla.",
     ),
     (
         "end.clean",
@@ -304,6 +324,11 @@ pub const SENTENCES: &[Text] = &[
         "Próximo paso: revisar cómo `{route}` direcciona y desempaqueta el peso de `{node}`.",
     ),
     (
+        "next.weight",
+        "Next: `greta inspect --check` reads every weight of the file; if it finds the value too, the file is damaged: convert or fetch it again.",
+        "Próximo paso: `greta inspect --check` lee todos los pesos del archivo; si también encuentra el valor, el archivo está dañado: convertirlo o descargarlo de nuevo.",
+    ),
+    (
         "next.d",
         "Next: fix the kernel `{route}` of `{node}`; force another one with `--route` to confirm.",
         "Próximo paso: corregir el kernel `{route}` de `{node}`; forzar otro con `--route` para confirmarlo.",
@@ -327,6 +352,16 @@ pub const SENTENCES: &[Text] = &[
         "next.finite",
         "Next: find what gives or hides the NaN or infinity in the kernel `{route}` of `{node}`.",
         "Próximo paso: buscar qué produce u oculta el NaN o infinito en el kernel `{route}` de `{node}`.",
+    ),
+    (
+        "end.fault_foreign",
+        "The first wrong op is `{node}` (`{class}`), as `{engine}` computed it.",
+        "La primera operación incorrecta es `{node}` (`{class}`), tal como la calculó `{engine}`.",
+    ),
+    (
+        "next.foreign",
+        "Next: correct `{node}` in `{engine}`, record it again and import that run.",
+        "Próximo paso: corregir `{node}` en `{engine}`, registrarlo otra vez e importar esa corrida.",
     ),
     (
         "next.mismatch",

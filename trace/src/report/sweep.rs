@@ -108,6 +108,9 @@ impl Sweep {
             }
         }
         let cell = self.cells.entry((check.node, prompt)).or_default();
+        if check.outcome != Outcome::Clean {
+            cell.outcome.get_or_insert(check.outcome);
+        }
         for e in &check.errors {
             let phase = phases.iter().position(|p| *p == e.at.phase_name()).unwrap_or(0);
             cell.rows.push(RowAt(phase, e.at.position, Num::short(e.ratio), e.over));

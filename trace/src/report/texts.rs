@@ -75,16 +75,17 @@ pub fn text(key: &'static str, lang: Lang) -> &'static str {
     }
 }
 
-/// Puts values into a text's places.
-pub fn fill<'t>(text: &'t str, get: impl Fn(&str) -> Option<String>) -> Cow<'t, str> {
+/// Puts values into a text's places. `get` is told whether a place stands in a code span.
+pub fn fill<'t>(text: &'t str, get: impl Fn(&str, bool) -> Option<String>) -> Cow<'t, str> {
     if !text.contains('{') {
         return text.into();
     }
-    let (mut out, mut rest) = (String::new(), text);
+    let (mut out, mut rest, mut code) = (String::new(), text, false);
     while let Some((before, after)) = rest.split_once('{') {
         out.push_str(before);
+        code ^= before.matches('`').count() % 2 == 1;
         let Some((name, tail)) = after.split_once('}') else { break };
-        out.push_str(&get(name).unwrap_or_default());
+        out.push_str(&get(name, code).unwrap_or_default());
         rest = tail;
     }
     out.push_str(rest);
@@ -97,12 +98,25 @@ pub fn places(text: &str) -> Vec<&str> {
 }
 
 impl Finding {
-    /// The sentence, as Markdown. What comes from files can't end a code span or a line.
+    /// The sentence: plain text with Markdown's code spans and bold, and no other markup.
     pub fn sentence(&self, lang: Lang) -> String {
-        let get = |name: &str| {
+        self.filled(lang, |text| text.into())
+    }
+
+    /// The sentence as Markdown.
+    pub fn markdown(&self, lang: Lang) -> String {
+        self.filled(lang, super::format::plain)
+    }
+
+    /// What comes from files can't end a code span or a line; outside of one, `plain` makes it text.
+    fn filled(&self, lang: Lang, plain: impl Fn(&str) -> String) -> String {
+        let get = |name: &str, code: bool| {
+            let value = self.args.get(name)?.replace(['\n', '\r'], " ");
+            if !code {
+                return Some(plain(&value));
+            }
             // A list of names brings its own backticks, between its items alone.
-            let value = self.args.get(name)?;
-            let parts = value.split("`, `").map(|p| p.replace('`', "'").replace(['\n', '\r'], " "));
+            let parts = value.split("`, `").map(|p| p.replace('`', "'"));
             Some(parts.collect::<Vec<_>>().join("`, `"))
         };
         fill(text(self.key, lang), get).into_owned()
