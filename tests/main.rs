@@ -20,6 +20,7 @@ mod p1;
 mod plain;
 mod probe;
 mod quant;
+mod report;
 mod run_folder;
 mod sampling;
 mod support;
@@ -56,6 +57,7 @@ fn main() {
         taps::trials(),
         run_folder::trials(),
         diff::trials(),
+        report::trials(),
         synth::trials(),
         tidy::trials(),
         cli::trials(),

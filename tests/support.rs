@@ -24,6 +24,8 @@ pub const GOLDEN: Need = Need {
 pub const SMOLLM2: Need =
     Need { key: "smollm2", install: "run .ci/models (about 5 minutes, needs Python and a C++ compiler)" };
 
+pub const CHROMIUM: Need = Need { key: "chromium", install: "apt-get install chromium, or export CHROMIUM=PROGRAM" };
+
 /// Why a test did not run, or why it failed.
 pub enum Outcome {
     Lacks(Need, PathBuf),

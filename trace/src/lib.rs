@@ -21,6 +21,7 @@ pub mod probe;
 pub mod prompts;
 pub mod recording;
 pub mod replay;
+pub mod report;
 pub mod tracer;
 pub mod verify;
 

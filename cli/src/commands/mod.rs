@@ -15,6 +15,7 @@ mod logits;
 mod perplexity;
 mod probe;
 mod replay;
+mod report;
 mod run;
 mod synth;
 mod trace;
@@ -45,6 +46,7 @@ enum Command {
     Synth(synth::Synth),
     Trace(trace::Trace),
     Diff(diff::DiffCommand),
+    Report(report::ReportCommand),
     Verify(verify::Verify),
     Probe(probe::Probe),
     Replay(replay::Replay),
@@ -70,6 +72,7 @@ impl Cli {
             Command::Synth(c) => c.run(),
             Command::Trace(c) => c.run(),
             Command::Diff(c) => c.run(),
+            Command::Report(c) => c.run(),
             Command::Verify(c) => c.run(),
             Command::Probe(c) => c.run(),
             Command::Replay(c) => c.run(),
