@@ -1,14 +1,10 @@
 //! Taps are nodes of the graph: a pattern of names puts them in, and a sink gets the rows they see.
-//!
-//! `cargo run --release --example insert_taps`
-
 use greta::backends::{Batch, RowsWanted, SeqId, StepAt, TapRow, TapSink, Want};
 use greta::graph::{Detail, TapRequest, TapSpec};
 use greta::synth::{self, SynthSpec};
 use greta::{Engine, EngineOptions, Model};
 use std::{error::Error, sync::Arc};
 
-/// Prints the statistics of each row it gets.
 struct Print(Arc<dyn greta::backends::Executable>);
 
 impl TapSink for Print {
@@ -27,8 +23,7 @@ impl TapSink for Print {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let folder = tempfile::tempdir()?; // a small model of random weights, made on the spot
-    let file = folder.path().join("tiny.gguf");
+    let file = tempfile::NamedTempFile::new()?.into_temp_path(); // a small model of random weights
     synth::write(&SynthSpec::preset("tiny").ok_or("no such preset")?, &file, &mut |_done, _all| true)?;
     let model = Arc::new(Model::open(&file)?);
 

@@ -3,8 +3,10 @@
 mod bad_input;
 mod import;
 mod models;
+mod remote;
 mod run;
 mod shapes;
+mod trace;
 
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
@@ -18,6 +20,8 @@ pub fn trials() -> Vec<Trial> {
     all.extend(run::trials());
     all.extend(bad_input::trials());
     all.extend(import::trials());
+    all.extend(trace::trials());
+    all.extend(remote::trials());
     all
 }
 

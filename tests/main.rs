@@ -5,6 +5,7 @@ mod alloc;
 mod chat;
 mod cli;
 mod conformance;
+mod diff;
 mod faults;
 mod foreign;
 mod gguf;
@@ -17,11 +18,14 @@ mod kernels;
 mod kv;
 mod p1;
 mod plain;
+mod probe;
 mod quant;
 mod report;
+mod run_folder;
 mod sampling;
 mod support;
 mod synth;
+mod taps;
 mod tidy;
 mod tokenizer;
 mod trace_rows;
@@ -47,8 +51,12 @@ fn main() {
         judge::trials(),
         import::trials(),
         faults::trials(),
+        probe::trials(),
         hypotheses::trials(),
         foreign::trials(),
+        taps::trials(),
+        run_folder::trials(),
+        diff::trials(),
         report::trials(),
         synth::trials(),
         tidy::trials(),

@@ -9,6 +9,7 @@ mod json;
 mod names;
 mod output;
 mod progress;
+mod remote;
 mod session;
 mod taps;
 mod verdict;

@@ -1,10 +1,12 @@
 //! Flags about taps, routes and prompts that several commands share.
 
+use anyhow::Context as _;
 use clap::Args;
 use greta::Model;
 use greta::backends::RouteRule;
 use greta::graph::{Detail, PhaseFilter, TapMode, TapRequest, TapRows, TapSpec};
-use greta::trace::{PromptInfo, prompts};
+use greta::trace::PromptInfo;
+use greta::trace::prompts::{self, FilePrompt};
 use std::path::PathBuf;
 
 /// What is recorded.
@@ -89,19 +91,48 @@ pub struct PromptFlags {
     /// Built-in prompts [default: all]: p0_short, p4_sys, p5_ba, p6_long
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub prompts: Vec<String>,
+    /// Prompts from a JSON file: [{"id": …, "text": …} or {"id": …, "tokens": […]}, …]
+    #[arg(long, value_name = "FILE")]
+    pub prompt_file: Option<PathBuf>,
 }
 
 impl PromptFlags {
+    /// The prompts as a prompt file has them, for a machine that has the model.
+    pub fn written(&self) -> anyhow::Result<Vec<FilePrompt>> {
+        if let Some(path) = &self.prompt_file {
+            let text = crate::args::read_text(path)?;
+            return serde_json::from_str(&text).with_context(|| format!("{}: is no list of prompts", path.display()));
+        }
+        if let Some(tokens) = &self.tokens {
+            return Ok(vec![FilePrompt { id: "tokens".into(), tokens: Some(tokens.clone()), ..FilePrompt::default() }]);
+        }
+        match self.own()? {
+            Some(text) => Ok(vec![FilePrompt { id: "prompt".into(), text: Some(text), ..FilePrompt::default() }]),
+            None => Ok(prompts::written(&self.prompts)?),
+        }
+    }
+
+    /// The text of a prompt of the user's own.
+    fn own(&self) -> anyhow::Result<Option<String>> {
+        let own = crate::args::Prompt { prompt: self.prompt.clone(), file: self.file.clone() };
+        match own.prompt.is_none() && own.file.is_none() {
+            true => Ok(None),
+            false => Ok(Some(own.read()?)),
+        }
+    }
+
     /// The prompts as a model's tokens.
     pub fn read(&self, model: &Model, context: usize) -> anyhow::Result<Vec<PromptInfo>> {
         if let Some(tokens) = &self.tokens {
             return Ok(vec![PromptInfo { id: "tokens".into(), tokens: tokens.clone(), ..PromptInfo::default() }]);
         }
-        let own = crate::args::Prompt { prompt: self.prompt.clone(), file: self.file.clone() };
-        if own.prompt.is_none() && own.file.is_none() {
-            return Ok(prompts::built_in(model, &self.prompts, context)?);
+        if let Some(path) = &self.prompt_file {
+            let text = crate::args::read_text(path)?;
+            return prompts::from_json(model, &text, context).with_context(|| path.display().to_string());
         }
-        let text = own.read()?;
+        let Some(text) = self.own()? else {
+            return Ok(prompts::built_in(model, &self.prompts, context)?);
+        };
         let tokens = prompts::encode(model, &text)?;
         Ok(vec![PromptInfo { id: "prompt".into(), text: Some(text), tokens, decoded: Vec::new() }])
     }

@@ -68,6 +68,11 @@ impl Context {
         Context { model, session, kv, tokens: Vec::new(), taps: None, steps: [0; 2] }
     }
 
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
     /// The tokens whose keys and values are in the cache.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens

@@ -3,6 +3,7 @@
 //! A [`Recording`] is what taps recorded, in memory; it comes from [`tracer::run`], from a run folder, or from another
 //! engine's files. Nothing here computes with a device: it asks a session.
 
+pub mod bundle;
 pub mod diff;
 mod error;
 pub mod events;
@@ -16,6 +17,7 @@ pub mod import;
 mod info;
 pub mod judge;
 pub mod names;
+pub mod probe;
 pub mod prompts;
 pub mod recording;
 pub mod replay;
@@ -28,3 +30,8 @@ pub use folder::{Folder, FolderWriter};
 pub use info::{ModelInfo, PromptInfo, RunInfo, SCHEMA, Status, StepInfo, TapInfo, fingerprint, sha256};
 pub use recording::{At, Recording, Row, RowSink, Series};
 pub use tracer::TracePlan;
+
+/// Whether a figure is over its limit; one that is no number is.
+pub(crate) fn over(figure: f64, limit: f64) -> bool {
+    figure > limit || figure.is_nan() || limit.is_nan()
+}

@@ -1,8 +1,28 @@
-//! The built-in prompts: the same four in every report.
+//! The built-in prompts, the same four in every report, and prompts from a file.
 
 use crate::{PromptInfo, TraceError};
 use greta_models::Model;
 use greta_models::tokenizer::EncodeOptions;
+use serde::{Deserialize, Serialize};
+
+/// A prompt of a prompt file, which is a JSON list of them.
+///
+/// It carries prompts to a machine that has the model, so it need not know the model's tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilePrompt {
+    /// Its name, unlike any other's.
+    pub id: String,
+    /// Its text, special tokens spelled out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Its tokens, taken as given; `None`: those of the text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Vec<u32>>,
+    /// Whether its end is cut off where the context has no room for it, as a built-in prompt's is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fit: bool,
+}
 
 /// A prompt's name and text.
 pub struct BuiltIn {
@@ -60,6 +80,11 @@ fn long() -> String {
 ///
 /// `p6_long` has at least 200 tokens wherever the context has room for them.
 pub fn built_in(model: &Model, ids: &[String], context: usize) -> Result<Vec<PromptInfo>, TraceError> {
+    written(ids)?.into_iter().map(|p| p.read(model, context)).collect()
+}
+
+/// The built-in prompts of these names as a prompt file has them; all of them if none is named.
+pub fn written(ids: &[String]) -> Result<Vec<FilePrompt>, TraceError> {
     for id in ids {
         if !BUILT_IN.iter().any(|b| b.id == *id) {
             let known = BUILT_IN.iter().map(|b| b.id).collect::<Vec<_>>().join(", ");
@@ -67,15 +92,33 @@ pub fn built_in(model: &Model, ids: &[String], context: usize) -> Result<Vec<Pro
         }
     }
     let wanted = BUILT_IN.iter().filter(|b| ids.is_empty() || ids.iter().any(|i| i == b.id));
-    wanted
-        .map(|b| {
-            let text = b.text();
-            let mut tokens = encode(model, &text)?;
+    Ok(wanted.map(|b| FilePrompt { id: b.id.into(), text: Some(b.text()), tokens: None, fit: true }).collect())
+}
+
+/// The prompts of a prompt file's text as a model's tokens.
+pub fn from_json(model: &Model, json: &str, context: usize) -> Result<Vec<PromptInfo>, TraceError> {
+    let list: Vec<FilePrompt> = serde_json::from_str(json).map_err(|e| {
+        TraceError::Prompt(format!("no list of prompts such as [{{\"id\": \"a\", \"text\": \"Hi\"}}]: {e}"))
+    })?;
+    if list.is_empty() {
+        return Err(TraceError::Prompt("the list of prompts is empty".into()));
+    }
+    list.into_iter().map(|p| p.read(model, context)).collect()
+}
+
+impl FilePrompt {
+    fn read(self, model: &Model, context: usize) -> Result<PromptInfo, TraceError> {
+        let mut tokens = match (self.tokens, &self.text) {
+            (Some(tokens), _) => tokens,
+            (None, Some(text)) => encode(model, text)?,
+            (None, None) => return Err(TraceError::Prompt(format!("`{}` has neither text nor tokens", self.id))),
+        };
+        if self.fit {
             // Leaves room for decode steps after the prompt.
             tokens.truncate(context.saturating_sub(8).max(1));
-            Ok(PromptInfo { id: b.id.into(), text: Some(text), tokens, decoded: Vec::new() })
-        })
-        .collect()
+        }
+        Ok(PromptInfo { id: self.id, text: self.text, tokens, decoded: Vec::new() })
+    }
 }
 
 /// A text as a model's tokens: special tokens recognised, the beginning of sequence added where the tokenizer does so.

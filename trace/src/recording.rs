@@ -289,6 +289,26 @@ impl RowSink for Recording {
     }
 }
 
+/// Hands everything to two sinks.
+pub struct Tee<'a>(pub &'a mut dyn RowSink, pub &'a mut dyn RowSink);
+
+impl RowSink for Tee<'_> {
+    fn begin(&mut self, step: &StepBegin<'_>) -> Result<(), TraceError> {
+        self.0.begin(step)?;
+        self.1.begin(step)
+    }
+
+    fn end(&mut self) -> Result<(), TraceError> {
+        self.0.end()?;
+        self.1.end()
+    }
+
+    fn row(&mut self, graph: &Graph, at: At, row: &TapRow<'_>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        self.0.row(graph, at, row)?;
+        self.1.row(graph, at, row)
+    }
+}
+
 /// A step's taps on their way to a [`RowSink`].
 pub struct StepSink<'a> {
     /// The graph that runs.

@@ -39,22 +39,34 @@ pub fn run(
     sink: &mut dyn RowSink,
     progress: Progress<'_>,
 ) -> Result<Logits, TraceError> {
+    check(engine, info, plan)?;
     info.decode_steps = plan.decode_steps;
     let mut all = Vec::new();
     for p in 0..info.prompts.len() {
         let prompt = info.prompts[p].clone();
-        let extra = plan.decode_steps.saturating_sub(1) as usize;
-        if prompt.tokens.is_empty() {
-            return Err(TraceError::Prompt(format!("`{}` has no tokens", prompt.id)));
-        }
-        if prompt.tokens.len() + extra > engine.context_size() {
-            let (tokens, context) = (prompt.tokens.len(), engine.context_size());
-            return Err(TraceError::TooLong { id: prompt.id, tokens, steps: plan.decode_steps as usize, context });
-        }
         let mut one = OnePrompt { engine, session: engine.session()?, prompt: p as u32, order: 0, sink: &mut *sink };
         all.push(one.run(info, &prompt, plan, &mut *progress)?);
     }
     Ok(all)
+}
+
+/// Whether the prompts can be run: each has tokens, all in the vocabulary, and fits the context with its decode steps.
+pub fn check(engine: &Engine, info: &RunInfo, plan: &TracePlan) -> Result<(), TraceError> {
+    let (context, vocab) = (engine.context_size(), engine.model().vocab());
+    for prompt in &info.prompts {
+        let id = &prompt.id;
+        if prompt.tokens.is_empty() {
+            return Err(TraceError::Prompt(format!("`{id}` has no tokens")));
+        }
+        if let Some(t) = prompt.tokens.iter().find(|t| **t as usize >= vocab) {
+            return Err(TraceError::Prompt(format!("`{id}` has token id {t}; the vocabulary has {vocab} tokens")));
+        }
+        let (tokens, steps) = (prompt.tokens.len(), plan.decode_steps as usize);
+        if tokens + steps.saturating_sub(1) > context {
+            return Err(TraceError::TooLong { id: id.clone(), tokens, steps, context });
+        }
+    }
+    Ok(())
 }
 
 struct OnePrompt<'a> {

@@ -103,18 +103,17 @@ pub fn verify(
             }
         }
     }
+    if let Some(c) = verdict.culprit.take() {
+        verdict.fault(run.look_again(c, mode, &mut recording)?);
+    }
     // What no hypothesis explains may not even be there every time.
     if verdict.culprit.as_ref().is_some_and(|c| c.class == Class::Unknown) {
         for _ in 0..options.repeat.max(2) {
-            if let Some(unsteady) = differs(&recording, &run.record(mode, None)?.0) {
+            if let Some(unsteady) = differs(&recording, &run.record_like(mode, &recording)?) {
                 verdict.fault(unsteady);
                 break;
             }
         }
-    }
-    if let Some(c) = verdict.culprit.take() {
-        verdict.culprit = Some(run.look_again(c, mode, &mut recording)?);
-        verdict.class = verdict.culprit.as_ref().map_or(Class::None, |c| c.class);
     }
     let verified = Verified { verdict, taps_change_nothing: same, repeats: options.repeat.max(1), mode };
     let bundle = match &verified.verdict.culprit {
@@ -167,6 +166,16 @@ impl Run<'_> {
             &self.options.plan,
             &mut self.told("recording"),
         )
+    }
+
+    /// The same run again, with the values that a recording has.
+    fn record_like(&self, mode: TapMode, recording: &Recording) -> Result<Recording, TraceError> {
+        let all =
+            recording.graph.as_ref().map_or(0, |g| g.nodes().filter(|(_, n)| matches!(n.kind, Kind::Op(_))).count());
+        // Few values: it was recorded to look at one op again.
+        let few = recording.series.len() < all / 2;
+        let names: Vec<String> = recording.series.iter().map(|s| globset_escape(&s.node)).collect();
+        Ok(self.record(mode, few.then_some(&names[..]))?.0)
     }
 
     /// Taps on the nodes to judge and on what they read: every row while memory lasts, else the rows that are judged
@@ -277,13 +286,13 @@ pub fn globset_escape(name: &str) -> String {
     name.chars().flat_map(|c| if "*?[]{}".contains(c) { vec!['[', c, ']'] } else { vec![c] }).collect()
 }
 
-fn whole(names: &[String]) -> Result<Vec<TapRequest>, TraceError> {
+pub(crate) fn whole(names: &[String]) -> Result<Vec<TapRequest>, TraceError> {
     let spec = TapSpec { rows: TapRows::All, ..TapSpec::default() };
     names.iter().map(|n| Ok(TapRequest::new(n, spec.clone())?)).collect()
 }
 
 /// The ops a pattern matches and the nodes whose values they read.
-fn with_operands(g: &Graph, pattern: &NamePattern) -> Vec<String> {
+pub(crate) fn with_operands(g: &Graph, pattern: &NamePattern) -> Vec<String> {
     let mut names = Vec::new();
     for (id, node) in g.nodes().filter(|(_, n)| matches!(n.kind, Kind::Op(_)) && pattern.matches(&n.name)) {
         let read = g.operands(id).into_iter().map(|v| g.node(v.node));

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod analyze;
 mod backends;
 mod bench;
 mod chat;
@@ -12,6 +13,7 @@ mod import;
 mod inspect;
 mod logits;
 mod perplexity;
+mod probe;
 mod replay;
 mod report;
 mod run;
@@ -46,9 +48,11 @@ enum Command {
     Diff(diff::DiffCommand),
     Report(report::ReportCommand),
     Verify(verify::Verify),
+    Probe(probe::Probe),
     Replay(replay::Replay),
     Gate(gate::Gate),
     Faults(faults::Faults),
+    Analyze(analyze::Analyze),
     Import(import::Import),
     Backends(backends::Backends),
     Completions(completions::Completions),
@@ -70,9 +74,11 @@ impl Cli {
             Command::Diff(c) => c.run(),
             Command::Report(c) => c.run(),
             Command::Verify(c) => c.run(),
+            Command::Probe(c) => c.run(),
             Command::Replay(c) => c.run(),
             Command::Gate(c) => c.run(),
             Command::Faults(c) => c.run(),
+            Command::Analyze(c) => c.run(),
             Command::Import(c) => c.run(),
             Command::Backends(c) => c.run(),
             Command::Completions(c) => c.run(),

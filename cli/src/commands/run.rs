@@ -6,10 +6,10 @@ use crate::interrupt::Guard;
 use crate::json;
 use crate::output::{self, Stream};
 use crate::session::{self, Loaded};
-use greta::sampling::Sampler;
+use greta::sampling::{SampleError, Sampler};
 use greta::tokenizer::{StreamDecoder, Tokenizer};
 use greta::trace::events::OldEvents;
-use greta::{Context, GenerateOptions, Generated, Stop};
+use greta::{Context, GenerateOptions, Generated, ModelError, Stop};
 use serde_json::json;
 use std::io;
 use std::process::ExitCode;
@@ -188,9 +188,22 @@ pub fn answer(
             failed = show(&piece);
         }
         failed.is_ok() && !guard.hit()
-    })?;
+    });
+    if let Err(ModelError::Sample(SampleError::NotANumber { .. } | SampleError::Infinite { .. })) = &generated {
+        output::warn(&not_finite(context.model().gguf().path()));
+    }
+    let generated = generated?;
     failed?;
     show(&decoder.finish())?;
     let steps = context.tokens().len() - prompt.len();
     Ok(Answer { generated, ran, prefill, first_token, steps })
+}
+
+/// What to do about logits that are no numbers.
+fn not_finite(model: &std::path::Path) -> String {
+    format!(
+        "the logits hold NaN or infinity; `greta verify -m {}` names the op where it is born, `greta inspect --check` looks \
+         for it in the weights",
+        model.display()
+    )
 }

@@ -4,15 +4,21 @@ use crate::args::Common;
 use crate::errors::INTERRUPTED;
 use crate::interrupt::Guard;
 use crate::progress::{Progress, Unit};
+use crate::remote::{self, Job, RemoteFlags};
 use crate::taps::{PromptFlags, RouteFlags, TapFlags};
 use crate::{json, output};
+use clap::ValueEnum;
+use greta::graph::Detail;
+use greta::trace::bundle::{self, Packed};
+use greta::trace::events::OldEvents;
 use greta::trace::facts::with_facts;
+use greta::trace::recording::Tee;
 use greta::trace::{Folder, FolderWriter, RunInfo, Status, TraceError, TracePlan, sha256, tracer};
 use greta::{Engine, EngineOptions, Model};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -22,16 +28,20 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 /// A tap is a node of the graph; what it records changes no number. Each prompt is run as a prefill and then as decode
 /// steps: decode0 runs its last token again, at its own position, over a cache that holds the tokens before it; decode1
 /// and later ones run the likeliest token. The folder holds run.json, graph.json, taps.jsonl (a record a line) and
-/// tensors.safetensors (the values); `greta diff` compares such folders.
+/// tensors.safetensors (the values); `greta diff` compares such folders. With --host all of it happens on another machine,
+/// and the run is brought here and analysed as by `greta analyze`.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Exit codes: 0 done, 1 error, 2 wrong usage, 130 stopped by Ctrl-C; the folder then holds what was recorded.
+With --host: those of `greta analyze`; 1 also for a run that failed there, 2 also for no connection.
 
 Examples:
   greta trace -o run1                                   # all four built-in prompts, every node
   greta trace --taps 'blk.0.{attn_norm,q}' --prompts p0_short,p4_sys -o run1 && greta diff run1
   greta trace --taps 'blk.*.out,logits' --detail stats --rows all \"Hello\"
-  greta trace --label E1 --route 'blk.*.q:decode=plain' -o runs/e1 --json"
+  greta trace --label E1 --route 'blk.*.q:decode=plain' -o runs/e1 --json
+  greta trace -o run1 --bundle run1.tgz && greta analyze --dir run1.tgz
+  greta trace --host me@gpu1 -m /models/model.gguf -o run1   # copies this greta there and brings the run back"
 )]
 pub struct Trace {
     #[command(flatten)]
@@ -55,6 +65,11 @@ pub struct Trace {
     routes: RouteFlags,
     #[command(flatten)]
     taps: TapFlags,
+    /// Also pack the run folder into this file, a gzip-compressed tar
+    #[arg(long, value_name = "FILE")]
+    bundle: Option<PathBuf>,
+    #[command(flatten)]
+    remote: RemoteFlags,
     #[command(flatten)]
     common: Common,
 }
@@ -67,6 +82,11 @@ fn label(s: &str) -> Result<String, String> {
     }
 }
 
+/// A value of an enumeration as the command line has it.
+fn value_name(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map_or(String::new(), |v| v.get_name().to_string())
+}
+
 impl Trace {
     /// Runs the command.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
@@ -74,6 +94,10 @@ impl Trace {
             anyhow::bail!("--chunk 0: a step runs at least one token");
         }
         let requests = self.taps.requests()?;
+        self.may_bundle()?;
+        if let Some(host) = &self.remote.host {
+            return remote::run(&self.job(host)?);
+        }
         let model = self.common.open()?;
         // Read while the weights are prepared.
         let hash = std::thread::spawn({
@@ -87,6 +111,15 @@ impl Trace {
             routes: self.routes.route.clone(),
             ..self.common.engine_options()
         };
+        let events = OldEvents::from_env(&model)?;
+        if let Some(e) = &events {
+            let wanted = e.requests(&model.graph(options.kv)?)?;
+            // Of several requests for a node the first decides: the one that keeps more.
+            match self.taps.detail {
+                Detail::Full => options.taps.extend(wanted),
+                _ => drop(options.taps.splice(0..0, wanted)),
+            }
+        }
         options.taps = with_facts(&model, &*backend, &options)?;
         let loaded = self.common.load(&model, options.clone())?;
         let (engine, start) = (&loaded.engine, Instant::now());
@@ -103,8 +136,10 @@ impl Trace {
         if let Some(n) = self.chunk {
             info.chunk = info.chunk.min(n);
         }
-        let (folder, stopped) = self.record(engine, &model, &mut info, &plan)?;
-        self.show(&info, &folder, start.elapsed().as_secs_f64())?;
+        let events = events.map(|e| e.with_prompts(info.prompts.iter().map(|p| p.id.clone())));
+        let (folder, stopped) = self.record(engine, &model, &mut info, &plan, events)?;
+        let packed = self.pack(&folder.path)?;
+        self.show(&info, &folder, packed.as_ref(), start.elapsed().as_secs_f64())?;
         Ok(if stopped { INTERRUPTED.into() } else { ExitCode::SUCCESS })
     }
 
@@ -115,9 +150,11 @@ impl Trace {
         model: &Arc<Model>,
         info: &mut RunInfo,
         plan: &TracePlan,
+        mut events: Option<OldEvents>,
     ) -> anyhow::Result<(Folder, bool)> {
         let exe = engine.executable();
         let (dir, graph) = (self.folder(), exe.plan().graph());
+        tracer::check(engine, info, plan)?;
         let mut writer = FolderWriter::create(&dir, info, graph, plan, model.weights(), self.force)?;
         let guard = Guard::arm();
         let progress = Progress::new("tracing", Unit::Things("tokens"));
@@ -128,7 +165,11 @@ impl Trace {
             progress.set_noted((before + done) as u64, all as u64, id);
             !guard.hit()
         };
-        match tracer::run(engine, info, plan, &mut writer, &mut tell) {
+        let ran = match &mut events {
+            Some(e) => tracer::run(engine, info, plan, &mut Tee(&mut writer, e), &mut tell),
+            None => tracer::run(engine, info, plan, &mut writer, &mut tell),
+        };
+        match ran {
             Ok(_) => {
                 info.status = Status::Complete;
                 Ok((writer.finish(info)?, false))
@@ -136,7 +177,9 @@ impl Trace {
             Err(TraceError::Interrupted) => Ok((writer.abandon(info), true)),
             Err(e) => {
                 info.status = Status::Failed(e.to_string());
-                writer.abandon(info);
+                let folder = writer.abandon(info);
+                // What was recorded until then; the error to tell of is the run's own.
+                let _ = self.pack(&folder.path);
                 Err(e.into())
             }
         }
@@ -148,7 +191,58 @@ impl Trace {
         self.output.clone().unwrap_or_else(|| name().into())
     }
 
-    fn show(&self, info: &RunInfo, folder: &Folder, seconds: f64) -> anyhow::Result<()> {
+    /// What would keep the bundle from being written is said before the run.
+    fn may_bundle(&self) -> anyhow::Result<()> {
+        let Some(path) = &self.bundle else { return Ok(()) };
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        anyhow::ensure!(parent.is_dir(), "{}: there is no folder {}", path.display(), parent.display());
+        anyhow::ensure!(!path.is_dir(), "{}: is a folder; a bundle is a file", path.display());
+        anyhow::ensure!(self.force || !path.exists(), "{}: is there already; --force replaces it", path.display());
+        Ok(())
+    }
+
+    fn pack(&self, dir: &Path) -> anyhow::Result<Option<Packed>> {
+        Ok(self.bundle.as_ref().map(|path| bundle::pack(dir, path)).transpose()?)
+    }
+
+    /// This command for another machine. Taken apart field by field, so that none is forgotten.
+    fn job<'a>(&'a self, host: &'a str) -> anyhow::Result<Job<'a>> {
+        let Trace { prompts, output: _, force, label, decode, chunk, routes, taps, bundle, remote, common } = self;
+        let Common { model, backend, arith, kv, context, threads, without, json } = common;
+        let TapFlags { taps, rows, phases, detail, as_executed } = taps;
+        let mut args: Vec<String> = Vec::new();
+        let mut flag = |name: &str, value: String| args.push(format!("--{name}={value}"));
+        label.iter().for_each(|l| flag("label", l.clone()));
+        flag("decode", decode.to_string());
+        chunk.iter().for_each(|n| flag("chunk", n.to_string()));
+        routes.route.iter().for_each(|r| flag("route", r.to_string()));
+        taps.iter().for_each(|t| flag("taps", t.clone()));
+        flag("rows", rows.to_string());
+        phases.iter().for_each(|p| flag("phases", p.to_string()));
+        flag("detail", detail.to_string());
+        flag("backend", backend.clone());
+        flag("arith", value_name(arith));
+        flag("kv", value_name(kv));
+        context.iter().for_each(|n| flag("context", n.to_string()));
+        threads.iter().for_each(|n| flag("threads", n.to_string()));
+        without.iter().for_each(|p| flag("without", p.clone()));
+        args.extend(as_executed.then(|| "--as-executed".to_string()));
+        // A variable set to nothing is how scripts unset one.
+        let variable = || std::env::var_os("GRETA_MODEL").filter(|v| !v.is_empty()).map(PathBuf::from);
+        Ok(Job {
+            flags: remote,
+            host,
+            args,
+            model: model.clone().or_else(variable),
+            prompts: prompts.written()?,
+            folder: self.folder(),
+            force: *force,
+            bundle: bundle.clone(),
+            json: *json,
+        })
+    }
+
+    fn show(&self, info: &RunInfo, folder: &Folder, packed: Option<&Packed>, seconds: f64) -> anyhow::Result<()> {
         if let Some(first) = &folder.first_not_finite {
             output::warn(&format!(
                 "{} rows have NaN, {} have infinities; the first is `{}` in {} of {}, position {} ({} NaN, {} infinite)",
@@ -179,6 +273,7 @@ impl Trace {
                 "values": folder.values,
                 "rows": folder.rows,
                 "bytes": folder.bytes,
+                "bundle": packed,
                 "nan_rows": folder.nan_rows,
                 "inf_rows": folder.inf_rows,
                 "first_not_finite": folder.first_not_finite,
@@ -195,6 +290,9 @@ impl Trace {
             folder.rows,
             output::bytes(folder.bytes)
         ))?;
+        if let Some(p) = packed {
+            output::print(&format!("{}: {}{state}\n", p.path.display(), output::bytes(p.bytes)))?;
+        }
         Ok(())
     }
 }

@@ -33,7 +33,7 @@ pub struct Verify {
     #[command(flatten)]
     prompts: PromptFlags,
     /// Judge a run folder instead of running anything
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["prompt", "file", "tokens", "prompts", "repeat"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["prompt", "file", "tokens", "prompts", "prompt_file", "repeat"])]
     run: Option<PathBuf>,
     /// Nodes to judge; * ? [ab] {a,b} stand for several [default: all]
     #[arg(long, value_name = "PATTERN")]

@@ -93,7 +93,7 @@ pub fn distances(x: &[f64], y: &[f64], ulps: bool) -> Option<Metrics> {
         if let Some(u) = &mut m.max_ulp {
             *u = (*u).max(ulps_between(a as f32, b as f32));
         }
-        if !(same && !a.is_finite()) {
+        if !same || a.is_finite() {
             (dd, aa, bb, ab) = (dd + d * d, aa + a * a, bb + b * b, ab + a * b);
         }
     }

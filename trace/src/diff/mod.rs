@@ -67,7 +67,7 @@ pub fn diff(
     o: &DiffOptions<'_>,
 ) -> Result<Diff, TraceError> {
     for (name, limit) in [("tolerance", o.tolerance), ("drift", o.drift), ("jump", o.jump)] {
-        if limit.is_some_and(|l| !(l >= 0.0)) {
+        if limit.is_some_and(|l| l < 0.0 || l.is_nan()) {
             return Err(TraceError::NotJudged(format!("a {name} must be a number of at least 0")));
         }
     }

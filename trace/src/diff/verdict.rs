@@ -131,9 +131,9 @@ impl Limits {
             n.over = match (n.equal, rule, apart) {
                 (true, ..) => false,
                 (_, Rule::Bits, _) => true,
-                (_, Rule::Bounds, _) if n.bound_ratio.is_some_and(|r| !(r <= Self::BOUNDS)) => true,
+                (_, Rule::Bounds, _) if n.bound_ratio.is_some_and(|r| crate::over(r, Self::BOUNDS)) => true,
                 // Not `apart > limit`: what is no number is over any.
-                (.., Some(apart)) => !(apart <= n.limit),
+                (.., Some(apart)) => crate::over(apart, n.limit),
                 (.., None) => {
                     unkept.get_or_insert_with(|| n.node.clone());
                     false

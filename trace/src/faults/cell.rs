@@ -6,7 +6,7 @@ use super::{Bench, LayerChoice, Subject, plan};
 use crate::judge::{Class, Culprit, Judge, JudgeOptions};
 use crate::recording::Recording;
 use crate::verify::{VerifyOptions, verify};
-use crate::{TraceError, TracePlan, tracer};
+use crate::{TraceError, TracePlan};
 use greta_backend::{Fault, Injection};
 use greta_graph::{Kind, NodeId, Value};
 use greta_models::EngineOptions;
@@ -14,6 +14,9 @@ use greta_ops::{HostTensor, Op};
 
 /// Identical runs compared where a fault is not there every time.
 const REPEATS: u32 = 8;
+
+/// Recorded rows of a cell take this much memory at most: a few hundred cells are run one after the other.
+const MEMORY: usize = 128 << 20;
 
 /// Every cell of a fault.
 pub(super) fn entry(b: &Bench<'_>, s: &Subject, e: &Entry, report: &mut FaultReport) -> Result<(), TraceError> {
@@ -80,6 +83,13 @@ fn cell(b: &Bench<'_>, s: &Subject, e: &Entry, layer: Option<u32>, node: &str, p
         explained: false,
         kind,
     };
+    let repeat = if e.fault == Fault::AsyncCopy { REPEATS } else { 1 };
+    let (said, recording) = match said(b, s, &faults, &plan, repeat, p) {
+        Ok(found) => found,
+        // A fault that the node can't have, such as another layer's cache in the first layer.
+        Err(TraceError::Backend(_) | TraceError::Model(_)) => return Ok(row),
+        Err(other) => return Err(other),
+    };
     row.ratio = match e.fault {
         // Found by what was fed, or by repeating: there is no output on clean inputs to compare.
         Fault::BosMissing | Fault::AsyncCopy => {
@@ -89,16 +99,9 @@ fn cell(b: &Bench<'_>, s: &Subject, e: &Entry, layer: Option<u32>, node: &str, p
                 0.0
             }
         }
-        _ => match moved(b, s, &faults, node, p) {
-            Ok(ratio) => ratio,
-            // A fault that the node can't have, such as another layer's cache in the first layer.
-            Err(TraceError::Backend(_) | TraceError::Model(_)) => return Ok(row),
-            Err(other) => return Err(other),
-        },
+        _ => moved(s, &recording, node, p)?,
     };
     row.eligible = row.ratio > 2.0;
-    let repeat = if e.fault == Fault::AsyncCopy { REPEATS } else { 1 };
-    let said = said(b, s, &faults, &plan, repeat, p)?;
     let names = |c: &Culprit, h: &str| {
         c.hypothesis.as_deref().is_some_and(|said| said == h || said.starts_with(&format!("{h} (")))
     };
@@ -120,8 +123,8 @@ fn cell(b: &Bench<'_>, s: &Subject, e: &Entry, layer: Option<u32>, node: &str, p
 pub(super) fn pair(b: &Bench<'_>, s: &Subject, pair: &Pair, report: &mut FaultReport) -> Result<(), TraceError> {
     let inject = |(fault, node): (Fault, &str)| Injection { fault, node: node.into(), phase: None, param: None };
     for p in 0..s.prompts.len() {
-        let ratio = moved(b, s, &[inject(pair.first)], pair.first.1, p)?;
-        let said = said(b, s, &[inject(pair.first), inject(pair.second)], &plan(), 1, p)?;
+        let (said, recording) = said(b, s, &[inject(pair.first), inject(pair.second)], &plan(), 1, p)?;
+        let ratio = moved(s, &recording, pair.first.1, p)?;
         let located = said.as_ref().is_some_and(|c| c.node == pair.first.1);
         report.rows.push(Row {
             fault: format!("{}+{}", pair.first.0, pair.second.0),
@@ -149,7 +152,7 @@ pub(super) fn pair(b: &Bench<'_>, s: &Subject, pair: &Pair, report: &mut FaultRe
 /// The runs without a fault.
 pub(super) fn clean(b: &Bench<'_>, s: &Subject, report: &mut FaultReport) -> Result<(), TraceError> {
     for p in 0..s.prompts.len() {
-        let said = said(b, s, &[], &plan(), 1, p)?;
+        let (said, _) = said(b, s, &[], &plan(), 1, p)?;
         report.rows.push(Row {
             fault: "none".into(),
             node: String::new(),
@@ -179,23 +182,23 @@ fn said(
     plan: &TracePlan,
     repeat: u32,
     p: usize,
-) -> Result<Option<Culprit>, TraceError> {
+) -> Result<(Option<Culprit>, Recording), TraceError> {
     let engine = EngineOptions { faults: faults.to_vec(), ..b.engine.clone() };
-    let options = VerifyOptions { repeat, plan: plan.clone(), plain_run: false, ..VerifyOptions::default() };
+    let options = VerifyOptions {
+        repeat,
+        plan: plan.clone(),
+        plain_run: false,
+        memory: Some(MEMORY),
+        ..VerifyOptions::default()
+    };
     let one = std::slice::from_ref(&s.prompts[p]);
     let found = verify(&s.model, b.backend, &engine, one, &options, Some(&s.memo), &|_, _, _| true)?;
-    Ok(found.verified.verdict.culprit)
+    Ok((found.verified.verdict.culprit, found.recording))
 }
 
 /// How far a node's output moves on clean inputs, over its bound: the worst element of the first step whose operands
 /// are those of the clean run.
-fn moved(b: &Bench<'_>, s: &Subject, faults: &[Injection], node: &str, p: usize) -> Result<f64, TraceError> {
-    let pattern = crate::verify::globset_escape(node);
-    let spec = greta_graph::TapSpec { rows: greta_graph::TapRows::All, ..Default::default() };
-    let taps = vec![greta_graph::TapRequest::new(&pattern, spec)?];
-    let engine = EngineOptions { faults: faults.to_vec(), taps, ..b.engine.clone() };
-    let one = std::slice::from_ref(&s.prompts[p]);
-    let (faulty, _) = tracer::record(&s.model, b.backend, &engine, one, &plan(), &mut |_, _, _| true)?;
+fn moved(s: &Subject, faulty: &Recording, node: &str, p: usize) -> Result<f64, TraceError> {
     let clean: &Recording = &s.clean[p].0;
     let weights = s.model.weights();
     let judge = Judge::new(clean, &*weights, JudgeOptions::default())?;

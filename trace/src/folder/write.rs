@@ -288,21 +288,29 @@ fn unlike(dir: &Path, prompts: &[PromptInfo]) -> Result<(), TraceError> {
     }
 }
 
-/// Makes sure that nothing is lost in a folder that will be written.
-fn empty(dir: &Path, force: bool) -> Result<(), TraceError> {
+/// Refuses to write a run into a folder that holds anything else, or a run that `force` does not give up. Gives whether
+/// there is a run to be replaced.
+pub fn may_write(dir: &Path, force: bool) -> Result<bool, TraceError> {
     let bad = |what: &str| Err(TraceError::Format { path: dir.into(), what: what.into() });
     if !dir.exists() {
-        return Ok(());
+        return Ok(false);
     }
     if !dir.is_dir() {
         return bad("is a file; a run takes a folder");
     }
     let mut entries = fs::read_dir(dir).map_err(io(dir, "can't be read"))?;
     match (entries.next().is_none(), dir.join(RUN).exists(), force) {
-        (true, ..) => return Ok(()),
-        (_, true, false) => return bad("holds a run already; --force replaces it"),
-        (_, false, _) => return bad("is neither empty nor a run folder"),
-        _ => {}
+        (true, ..) => Ok(false),
+        (_, true, false) => bad("holds a run already; --force replaces it"),
+        (_, false, _) => bad("is neither empty nor a run folder"),
+        _ => Ok(true),
+    }
+}
+
+/// Makes sure that nothing is lost in a folder that will be written.
+pub fn empty(dir: &Path, force: bool) -> Result<(), TraceError> {
+    if !may_write(dir, force)? {
+        return Ok(());
     }
     // The description last: without it, what is left of a folder would be refused.
     for name in [TENSORS, TAPS, GRAPH, RUN] {

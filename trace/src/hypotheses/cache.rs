@@ -86,10 +86,16 @@ pub(super) enum After {
     Zero,
     /// There is no page yet, and page 0 is read instead.
     FirstPage,
+    /// There is no page yet, and the last one is read again from its beginning.
+    LastPage,
 }
 
-pub(super) const AFTER: &[(&str, After)] =
-    &[("left from before", After::Left), ("zeros", After::Zero), ("first page", After::FirstPage)];
+pub(super) const AFTER: &[(&str, After)] = &[
+    ("left from before", After::Left),
+    ("zeros", After::Zero),
+    ("first page", After::FirstPage),
+    ("last page again", After::LastPage),
+];
 
 pub(super) fn with_next(scene: &Scene<'_>, at: &At, mut seen: Seen, after: After) -> Option<Seen> {
     let next = at.position as usize + 1;
@@ -97,8 +103,11 @@ pub(super) fn with_next(scene: &Scene<'_>, at: &At, mut seen: Seen, after: After
     let (k, v) = match after {
         After::Left => (row(scene, ins[1], at, at.order, next)?, row(scene, ins[2], at, at.order, next)?),
         After::Zero => (zeros(scene), zeros(scene)),
-        After::FirstPage if next % PAGE_TOKENS == 0 => (seen.0.first()?.clone(), seen.1.first()?.clone()),
-        After::FirstPage => return None,
+        After::FirstPage if next.is_multiple_of(PAGE_TOKENS) => (seen.0.first()?.clone(), seen.1.first()?.clone()),
+        After::LastPage if next.is_multiple_of(PAGE_TOKENS) => {
+            (seen.0.get(next - PAGE_TOKENS)?.clone(), seen.1.get(next - PAGE_TOKENS)?.clone())
+        }
+        After::FirstPage | After::LastPage => return None,
     };
     seen.0.push(k);
     seen.1.push(v);

@@ -11,7 +11,7 @@ const FEW: usize = 8;
 const MORE: usize = 64;
 
 /// How much better than the runner-up and the plain reference an explanation must be.
-const BETTER: f64 = 10.0;
+pub const BETTER: f64 = 10.0;
 
 /// Two predictions that differ by less than this part of the bound everywhere are one explanation under two names.
 const SAME: f64 = 0.1;
@@ -26,7 +26,7 @@ struct Tried {
 }
 
 /// Tries every hypothesis.
-pub fn explain(scene: &Scene<'_>) -> Explained {
+pub fn explain(scene: &Scene<'_>, control: Option<&Scene<'_>>) -> Explained {
     if let Some(found) = finite::explain(scene) {
         return found;
     }
@@ -49,15 +49,32 @@ pub fn explain(scene: &Scene<'_>) -> Explained {
                     }
                 }
             };
-            let hypothesis = if p.detail.is_empty() { h.name.into() } else { format!("{} ({})", h.name, p.detail) };
+            let hypothesis = titled(h.name, &p.detail);
             tried.push(Tried { residual: Residual { hypothesis, class: h.class, residual }, name: h.name, outs });
         }
     }
     let want: Vec<Guess> = scene.want.iter().zip(&scene.bounds).map(|(t, b)| Guess::of(t, b.clone())).collect();
-    accept(scene, tried, scene.residual(&want))
+    accept(scene, control, tried, scene.residual(&want))
 }
 
-fn accept(scene: &Scene<'_>, tried: Vec<Tried>, plain: f64) -> Explained {
+/// Whether a prediction leaves the control's rows as they are. One that says nothing of them does.
+fn spares(control: Option<&Scene<'_>>, t: &Tried) -> bool {
+    let Some(scene) = control else { return true };
+    let every: Vec<usize> = (0..scene.want[0].cols()).collect();
+    let h = ALL.iter().flat_map(|room| room.iter()).find(|h| h.name == t.name);
+    let said = h.map_or(Vec::new(), |h| (h.predict)(scene));
+    let wanted = |detail: &str| t.residual.hypothesis == titled(t.name, detail);
+    said.into_iter().find(|p| wanted(&p.detail)).is_none_or(|p| match p.values {
+        Values::Whole(outs) => scene.residual(&outs) <= 1.0,
+        Values::Columns(at) => scene.residual(&[at(&every)]) <= 1.0,
+    })
+}
+
+fn titled(name: &str, detail: &str) -> String {
+    if detail.is_empty() { name.into() } else { format!("{name} ({detail})") }
+}
+
+fn accept(scene: &Scene<'_>, control: Option<&Scene<'_>>, tried: Vec<Tried>, plain: f64) -> Explained {
     let nothing = scene.outs.iter().all(|t| (0..t.rows()).all(|r| t.row(r).iter().all(|&v| v == 0.0)));
     // Of predictions of the same values, the one listed first stands for all.
     let best = tried.iter().min_by(|a, b| a.residual.residual.total_cmp(&b.residual.residual));
@@ -65,7 +82,14 @@ fn accept(scene: &Scene<'_>, tried: Vec<Tried>, plain: f64) -> Explained {
         (Some(a), Some(b)) => scene.same(a, b),
         _ => false,
     };
-    let first = best.and_then(|b| tried.iter().find(|t| t.residual.residual <= 1.0 && same(t, b)));
+    // Of those, one that leaves the rows that are right alone is the likelier.
+    let alike: Vec<&Tried> =
+        best.map_or(Vec::new(), |b| tried.iter().filter(|t| t.residual.residual <= 1.0 && same(t, b)).collect());
+    let first = match alike.len() {
+        0 | 1 => alike.first(),
+        _ => alike.iter().find(|t| spares(control, t)).or(alike.first()),
+    };
+    let first = first.copied();
     let accepted = first.filter(|first| {
         let others = tried.iter().filter(|t| t.name != first.name && !same(t, first));
         let runner = others.map(|t| t.residual.residual).fold(f64::INFINITY, f64::min);
@@ -87,6 +111,11 @@ fn accept(scene: &Scene<'_>, tried: Vec<Tried>, plain: f64) -> Explained {
             Explained { class: Class::Unknown, hypothesis: None, detail, residuals }
         }
     }
+}
+
+/// The columns that are looked at first.
+pub fn first_columns(scene: &Scene<'_>) -> Vec<usize> {
+    probe(scene, MORE)
 }
 
 /// Columns to look at first: each row's worst, and some spread over all. Ascending.
@@ -147,7 +176,7 @@ impl Scene<'_> {
     }
 
     /// Whether two predictions can't be told apart.
-    fn same(&self, a: &[Guess], b: &[Guess]) -> bool {
+    pub fn same(&self, a: &[Guess], b: &[Guess]) -> bool {
         a.iter().zip(b).enumerate().all(|(o, (a, b))| {
             a.values.len() == b.values.len()
                 && a.values.iter().zip(&b.values).enumerate().all(|(i, (x, y))| {

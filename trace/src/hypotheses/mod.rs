@@ -29,7 +29,7 @@ mod sums;
 mod tiles;
 mod weights;
 
-pub use explain::explain;
+pub use explain::{BETTER, explain, first_columns};
 pub use scene::{MOST_ROWS, Scene, some_rows};
 
 use crate::judge::Class;

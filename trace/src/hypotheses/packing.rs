@@ -7,7 +7,7 @@ use super::{Guess, Hypothesis, Prediction};
 use crate::judge::Class;
 use greta_ops::quant::{Format, Parts};
 use greta_ops::{DType, Data, Op, quant};
-use std::sync::Arc;
+use std::rc::Rc;
 
 pub(super) const ROOM: &[Hypothesis] = &[
     Hypothesis { name: "nibble order", class: Class::CWeightLayout, predict: nibbles },
@@ -62,7 +62,7 @@ fn nibbles<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
                 p.codes[i] = (p.codes[i] & !15) | nibble;
             }
         };
-        (detail.to_string(), Arc::new(change) as Change)
+        (detail.to_string(), Rc::new(change) as Change)
     });
     predict(scene, changes.collect())
 }
@@ -80,7 +80,9 @@ fn q6k<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
     if format(scene).is_none_or(|f| f.dtype != DType::Q6_K) {
         return Vec::new();
     }
-    type Code = fn(&[u8], &[u8], usize) -> u8;
+    // A code from a half's nibbles, its pairs, and its place.
+    type Code = dyn Fn(&[u8], &[u8], usize) -> u8;
+    type Plain = fn(&[u8], &[u8], usize) -> u8;
     // Low bits and high bits of value i of a half, from its 64 bytes of nibbles and 32 of pairs.
     fn low(ql: &[u8], i: usize) -> u8 {
         (ql[i % 64] >> (i / 64 * 4)) & 15
@@ -88,7 +90,7 @@ fn q6k<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
     fn high(qh: &[u8], i: usize) -> u8 {
         (qh[i % 32] >> (i / 32 * 2)) & 3
     }
-    let special: [(&str, Code); 7] = [
+    let special: [(&str, Plain); 7] = [
         ("low bits above high bits", |ql, qh, i| (low(ql, i) << 2) | high(qh, i)),
         ("nibbles adjacent", |ql, qh, i| ((ql[i / 2] >> (i % 2 * 4)) & 15) | (high(qh, i) << 4)),
         ("pairs adjacent", |ql, qh, i| low(ql, i) | (((qh[i / 4] >> (i % 4 * 2)) & 3) << 4)),
@@ -100,8 +102,8 @@ fn q6k<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
         ("nibbles of 32", |ql, qh, i| ((ql[i / 64 * 32 + i % 32] >> (i / 32 % 2 * 4)) & 15) | (high(qh, i) << 4)),
     ];
     let mut changes: Vec<(String, Change)> = Vec::new();
-    let change = |f: Arc<dyn Fn(&[u8], &[u8], usize) -> u8>| {
-        Arc::new(move |b: &Blocks<'_>, p: &mut Parts| {
+    let change = |f: Rc<Code>| {
+        Rc::new(move |b: &Blocks<'_>, p: &mut Parts| {
             let block = b.block(0);
             for i in 0..256 {
                 p.codes[i] = f(&block[i / 128 * 64..][..64], &block[128 + i / 128 * 32..][..32], i % 128);
@@ -109,7 +111,7 @@ fn q6k<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
         }) as Change
     };
     for (detail, f) in special {
-        changes.push((detail.into(), change(Arc::new(f))));
+        changes.push((detail.into(), change(Rc::new(f))));
     }
     for order in orders() {
         let moved = move |i: usize| order[i / 32] * 32 + i % 32;
@@ -117,9 +119,9 @@ fn q6k<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
         let lows = move |ql: &[u8], qh: &[u8], i: usize| low(ql, moved(i)) | (high(qh, i) << 4);
         let highs = move |ql: &[u8], qh: &[u8], i: usize| low(ql, i) | (high(qh, moved(i)) << 4);
         let both = move |ql: &[u8], qh: &[u8], i: usize| low(ql, moved(i)) | (high(qh, moved(i)) << 4);
-        changes.push((format!("low bits in order {name}"), change(Arc::new(lows))));
-        changes.push((format!("high bits in order {name}"), change(Arc::new(highs))));
-        changes.push((format!("groups in order {name}"), change(Arc::new(both))));
+        changes.push((format!("low bits in order {name}"), change(Rc::new(lows))));
+        changes.push((format!("high bits in order {name}"), change(Rc::new(highs))));
+        changes.push((format!("groups in order {name}"), change(Rc::new(both))));
     }
     predict(scene, changes)
 }

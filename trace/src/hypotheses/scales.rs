@@ -3,10 +3,10 @@
 use super::packing::Blocks;
 use greta_ops::DType;
 use greta_ops::quant::{Format, Parts};
-use std::sync::Arc;
+use std::rc::Rc;
 
 /// What is done to a block's parts.
-pub(super) type Change = Arc<dyn Fn(&Blocks<'_>, &mut Parts)>;
+pub(super) type Change = Rc<dyn Fn(&Blocks<'_>, &mut Parts)>;
 
 /// Twelve bytes of 6-bit scales and minima, read otherwise: `(scale, minimum)` of index `j`.
 type Read = fn(&[u8], usize) -> (u8, u8);
@@ -62,7 +62,7 @@ pub(super) fn packings(f: &'static Format) -> Vec<(String, Change)> {
                     (p.scales[j], p.mins[j]) = (scale as i8, min);
                 }
             };
-            out.push(((*detail).into(), Arc::new(change)));
+            out.push(((*detail).into(), Rc::new(change)));
         }
     }
     if f.dtype == DType::Q2_K {
@@ -71,10 +71,10 @@ pub(super) fn packings(f: &'static Format) -> Vec<(String, Change)> {
                 (p.scales[j], p.mins[j]) = (p.mins[j] as i8, p.scales[j] as u8);
             }
         };
-        out.push(("scales and minima swapped".into(), Arc::new(change)));
+        out.push(("scales and minima swapped".into(), Rc::new(change)));
     }
     if f.has_min {
-        out.push(("d and dmin swapped".into(), Arc::new(|_, p| std::mem::swap(&mut p.d, &mut p.dmin))));
+        out.push(("d and dmin swapped".into(), Rc::new(|_, p| std::mem::swap(&mut p.d, &mut p.dmin))));
     }
     let n = f.dtype.block_len() / f.sub;
     type Order = fn(usize, usize) -> usize;
@@ -90,13 +90,13 @@ pub(super) fn packings(f: &'static Format) -> Vec<(String, Change)> {
             let old = (p.scales, p.mins);
             (0..n).for_each(|j| (p.scales[j], p.mins[j]) = (old.0[order(j, n)], old.1[order(j, n)]));
         };
-        out.push((detail.into(), Arc::new(scales_too)));
+        out.push((detail.into(), Rc::new(scales_too)));
         if f.has_min {
             let alone = move |_: &Blocks<'_>, p: &mut Parts| {
                 let old = p.scales;
                 (0..n).for_each(|j| p.scales[j] = old[order(j, n)]);
             };
-            out.push((format!("{detail}, minima right"), Arc::new(alone)));
+            out.push((format!("{detail}, minima right"), Rc::new(alone)));
         }
     }
     out
@@ -110,10 +110,10 @@ pub(super) fn neighbours(f: &'static Format) -> Vec<(String, Change)> {
             let other = b.format.parts(b.block(by));
             (p.d, p.dmin) = (other.d, other.dmin);
         };
-        out.push((format!("block {by:+}"), Arc::new(header)));
+        out.push((format!("block {by:+}"), Rc::new(header)));
         if f.has_min {
             let d = move |b: &Blocks<'_>, p: &mut Parts| p.d = b.format.parts(b.block(by)).d;
-            out.push((format!("block {by:+}, minimum right"), Arc::new(d)));
+            out.push((format!("block {by:+}, minimum right"), Rc::new(d)));
         }
         let n = f.dtype.block_len() / f.sub;
         if n == 1 {
@@ -123,7 +123,7 @@ pub(super) fn neighbours(f: &'static Format) -> Vec<(String, Change)> {
             let other = b.format.parts(b.block(by));
             (p.d, p.dmin, p.scales, p.mins) = (other.d, other.dmin, other.scales, other.mins);
         };
-        out.push((format!("all scales of block {by:+}"), Arc::new(whole)));
+        out.push((format!("all scales of block {by:+}"), Rc::new(whole)));
         for (detail, wraps) in [("", true), (", held at the ends", false)] {
             let sub = move |_: &Blocks<'_>, p: &mut Parts| {
                 let (old, n) = ((p.scales, p.mins), n as isize);
@@ -132,7 +132,7 @@ pub(super) fn neighbours(f: &'static Format) -> Vec<(String, Change)> {
                     (p.scales[j as usize], p.mins[j as usize]) = (old.0[from], old.1[from]);
                 }
             };
-            out.push((format!("sub-block {by:+}{detail}"), Arc::new(sub)));
+            out.push((format!("sub-block {by:+}{detail}"), Rc::new(sub)));
         }
     }
     out

@@ -41,13 +41,30 @@ impl<'a> Scene<'a> {
         if wrong.is_empty() {
             wrong.push(0);
         }
-        let rows: Vec<At> = wrong.iter().map(|&i| check.rows[i]).collect();
+        Scene::at(judge, check, &wrong)
+    }
+
+    /// Rows of the same step that are right, if there are any: what explains the wrong ones should not touch them.
+    pub fn control(judge: &'a Judge<'a>, check: &NodeCheck) -> Option<Scene<'a>> {
+        let right: Vec<usize> = (0..check.rows.len()).filter(|&i| check.errors[i].ratio <= 1.0).collect();
+        let some: Vec<usize> = (0..MOST_ROWS).filter_map(|i| right.get(i * right.len() / MOST_ROWS).copied()).collect();
+        let wrong = check.rows.len() - right.len();
+        (wrong > 0 && !some.is_empty()).then(|| {
+            let mut some = some;
+            some.dedup();
+            Scene::at(judge, check, &some)
+        })
+    }
+
+    /// The scene of these rows of a check, whether wrong or right.
+    pub fn at(judge: &'a Judge<'a>, check: &NodeCheck, chosen: &[usize]) -> Scene<'a> {
+        let rows: Vec<At> = chosen.iter().map(|&i| check.rows[i]).collect();
         let Kind::Op(op) = &judge.graph.node(check.node).kind else { unreachable!("only ops are checked") };
         let n = check.rows.len();
-        let take = |t: &HostTensor| if t.rows() == n && t.shape.len() == 2 { some_rows(t, &wrong) } else { t.clone() };
+        let take = |t: &HostTensor| if t.rows() == n && t.shape.len() == 2 { some_rows(t, chosen) } else { t.clone() };
         let bounds = check.bounds.iter().map(|b| {
             let cols = b.len() / n.max(1);
-            wrong.iter().flat_map(|&r| b[r * cols..][..cols].to_vec()).collect()
+            chosen.iter().flat_map(|&r| b[r * cols..][..cols].to_vec()).collect()
         });
         // Operands of other shapes (weights, caches, lists) are gathered again for the rows at hand.
         let ins = judge.operands(check.node, &rows).unwrap_or_else(|_| check.ins.clone());

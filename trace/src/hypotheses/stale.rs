@@ -30,7 +30,21 @@ fn operand<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
 }
 
 fn leftover<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
-    read_before(scene, OTHER_PLACE)
+    let mut out = read_before(scene, OTHER_PLACE);
+    for (what, which) in choices(scene) {
+        for by in [-1i32, -2, 1] {
+            let read = |v: Value, _: usize, at: &At| {
+                let series = scene.series(v)?;
+                let position = at.position.checked_add_signed(by)?;
+                let row = series.latest(at.prompt, scene.step_before(at)?, at.seq, position);
+                row.filter(|r| series.is_whole(r)).map(|r| series.values(r))
+            };
+            if let Some(ins) = replaced(scene, &which, read) {
+                out.push(scene.predict(format!("{what}position {by:+}"), scene.op.clone(), ins));
+            }
+        }
+    }
+    out
 }
 
 /// The row after or before in memory, whatever was last written there: buffers are shared by values that don't meet.

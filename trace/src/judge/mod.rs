@@ -153,7 +153,8 @@ impl<'a> Judge<'a> {
     /// Names class and hypothesis of a failed check.
     pub fn culprit(&self, check: &NodeCheck) -> Culprit {
         let scene = Scene::new(self, check);
-        let explained = hypotheses::explain(&scene);
+        let control = Scene::control(self, check);
+        let explained = hypotheses::explain(&scene, control.as_ref());
         Culprit::new(self, check, explained)
     }
 

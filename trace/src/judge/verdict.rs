@@ -256,9 +256,11 @@ impl Verdict {
 
     /// Names a culprit.
     pub fn fault(&mut self, culprit: Culprit) {
+        if self.verdict != VerdictKind::Fault {
+            self.judged += 1;
+            self.rows += culprit.rows;
+        }
         self.verdict = VerdictKind::Fault;
-        self.judged += 1;
-        self.rows += culprit.rows;
         self.class = culprit.class;
         self.culprit = Some(culprit);
     }
