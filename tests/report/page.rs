@@ -139,7 +139,13 @@ fn browser() -> Result<(), Outcome> {
         "fault",
         &page,
         "#node=blk.1.ffn_norm&prompt=p6_long&lang=en",
-        &["id=\"detail-node\">blk.1.ffn_norm<", "Error ÷ bound by position", "Worst row", "lang=\"en\"", "1 / rms"],
+        &[
+            "id=\"detail-node\">blk.1.ffn_norm<",
+            "Error ÷ bound by position",
+            "Worst row",
+            "lang=\"en\"",
+            "Elements by error ÷ bound",
+        ],
         &["id=\"detail-node\">blk.0.q<"],
     )?;
     check("fault", &page, "#node=blk.0.q&prompt=p4_sys&measure=diff&lang=en", &["over its limit", "rel L2"], &[])?;

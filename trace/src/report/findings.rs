@@ -68,7 +68,7 @@ impl<'a> Findings<'a> {
         let c = &self.r.compared;
         let run = self.run();
         let ids: Vec<&str> = c.prompts.iter().map(|p| p.prompt.as_str()).collect();
-        let (n, ids) = (ids.len().to_string(), list(&ids));
+        let ids = list(&ids);
         let model = super::file_name(&run.info.model.path);
         // Another engine's run may not say what it ran on.
         let backend = if run.info.backend.is_empty() { "?".into() } else { run.info.backend.clone() };
@@ -79,7 +79,6 @@ impl<'a> Findings<'a> {
             ("engine", &run.info.engine),
             ("backend", &backend),
             ("arith", &run.info.arith),
-            ("n", &n),
             ("prompts", &ids),
         ];
         let (done, apart) = self.compared();
@@ -285,16 +284,16 @@ impl<'a> Findings<'a> {
         let args = [("short", short.as_str()), ("long", long.as_str())];
         if done.is_empty() {
             self.say("length.nothing", &[]);
+        } else if done.len() == 1 {
+            self.say("length.one", &[args[0]]);
         } else if apart.is_empty() {
             self.say("length.equal", &args);
         } else if let Some((a, b)) = self.lengths() {
             let first = self.first().unwrap_or_default();
             let (a, b) = (a.to_string(), b.to_string());
             self.say("length.threshold", &[("a", &a), ("b", &b), ("node", first)]);
-        } else if apart.len() == done.len() && done.len() > 1 {
+        } else if apart.len() == done.len() {
             self.say("length.all", &args);
-        } else if done.len() == 1 {
-            self.say("length.one", &[args[0]]);
         } else {
             self.say("length.mixed", &args);
         }

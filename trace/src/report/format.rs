@@ -43,6 +43,17 @@ pub(super) fn plain(text: &str) -> String {
     out
 }
 
+/// greta's own words about a file, with code spans of their own.
+pub(super) fn prose(text: &str) -> String {
+    let parts: Vec<&str> = text.split('`').collect();
+    // A span that is not closed is none.
+    if parts.len().is_multiple_of(2) {
+        return plain(text);
+    }
+    let part = |(i, p): (usize, &&str)| if i % 2 == 0 { plain(p) } else { code(p) };
+    parts.iter().enumerate().map(part).collect()
+}
+
 /// What stands in a table's cell.
 pub(super) fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace(['\n', '\r'], " ")

@@ -1,9 +1,10 @@
 //! A report as Markdown, in the shape of the reports that greta began with.
 
 use super::data::{Report, Run, Section, Suspect};
-use super::format::{cell, code, command, fence, mae, number, plain, short};
+use super::format::{cell, code, command, fence, mae, number, plain, prose, short};
 use super::nodes::{NormRow, PromptCompared};
 use super::texts::{Lang, Languages, text};
+use crate::judge::Outcome;
 use crate::names;
 use std::collections::BTreeMap;
 
@@ -262,12 +263,18 @@ impl Writer<'_> {
             let place = format!("{}, {}", code(&s.prompt), code(&s.phase));
             let (position, token) = (self.word("l.position"), self.word("l.token"));
             items.push(("l.where", format!("{place}, {position} {}, {token} {}", w.position, w.token)));
-            let (got, want) = (self.word("l.got"), self.word("l.want"));
-            let (bound, ratio) = (self.word("l.bound"), self.word("l.ratio"));
-            let numbers = [w.got, w.want, w.bound, w.ratio].map(|n| number(n.0));
-            let [g, x, b, q] = numbers;
-            items.push(("l.element", format!("{}: {got} {g}, {want} {x}, {bound} {b}, {ratio} {q}", w.element)));
-            items.push(("l.rows_over", format!("{} {} {}", s.rows_over, self.word("l.of"), s.rows)));
+            // An element that is NaN on both sides has no error worth a number.
+            if s.outcome != Outcome::NonFinite {
+                let (got, want) = (self.word("l.got"), self.word("l.want"));
+                let (bound, ratio) = (self.word("l.bound"), self.word("l.ratio"));
+                let numbers = [w.got, w.want, w.bound, w.ratio].map(|n| number(n.0));
+                let [g, x, b, q] = numbers;
+                items.push(("l.element", format!("{}: {got} {g}, {want} {x}, {bound} {b}, {ratio} {q}", w.element)));
+                items.push(("l.rows_over", format!("{} {} {}", s.rows_over, self.word("l.of"), s.rows)));
+            }
+        }
+        if s.residuals.is_empty() && !s.detail.is_empty() {
+            items.push(("l.detail", prose(&s.detail)));
         }
         for (key, value) in items {
             self.line(format!("- {}: {value}", self.word(key)));

@@ -6,8 +6,8 @@ use super::texts::Text;
 pub const SENTENCES: &[Text] = &[
     (
         "summary.run",
-        "`{engine}` ran `{model}` (backend `{backend}`, arithmetic `{arith}`) on {n} prompts: `{prompts}`.",
-        "`{engine}` ejecutó `{model}` (backend `{backend}`, aritmética `{arith}`) con {n} prompts: `{prompts}`.",
+        "`{engine}` ran `{model}` (backend `{backend}`, arithmetic `{arith}`) on these prompts: `{prompts}`.",
+        "`{engine}` ejecutó `{model}` (backend `{backend}`, aritmética `{arith}`) con these prompts: `{prompts}`.",
     ),
     (
         "summary.phases",
@@ -21,8 +21,8 @@ pub const SENTENCES: &[Text] = &[
     ),
     (
         "summary.runs",
-        "Two runs of `{model}`, `{a}` and `{b}`, are compared for {n} prompts (`{prompts}`), each value at the same token, position and phase.",
-        "Se comparan dos corridas de `{model}`, `{a}` y `{b}`, para {n} prompts (`{prompts}`), cada valor en el mismo token, posición y fase.",
+        "Two runs of `{model}`, `{a}` and `{b}`, are compared for these prompts: `{prompts}`, each value at the same token, position and phase.",
+        "Se comparan dos corridas de `{model}`, `{a}` y `{b}`, para estos prompts: `{prompts}`, cada valor en el mismo token, posición y fase.",
     ),
     ("summary.nothing", "**Nothing could be compared**: {why}.", "**No se pudo comparar nada**: {why}."),
     (
@@ -88,8 +88,8 @@ pub const SENTENCES: &[Text] = &[
     ),
     (
         "diff.equal_and_wrong",
-        "The two sides agree with each other and are both wrong: agreement is not correctness.",
-        "Los dos lados coinciden entre sí y ambos son incorrectos: coincidir no es ser correcto.",
+        "That the rows compared agree does not make the run right: an op is wrong, as the verdict says.",
+        "Que las filas comparadas coincidan no hace correcta la corrida: una operación es incorrecta, como dice el veredicto.",
     ),
     (
         "diff.norm_equal",

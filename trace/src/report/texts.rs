@@ -105,7 +105,7 @@ impl Finding {
 
     /// The sentence as Markdown.
     pub fn markdown(&self, lang: Lang) -> String {
-        self.filled(lang, super::format::plain)
+        self.filled(lang, super::format::prose)
     }
 
     /// What comes from files can't end a code span or a line; outside of one, `plain` makes it text.

@@ -59,6 +59,7 @@ pub const HEADINGS: &[Text] = &[
     ("l.rows_over", "Rows over bound", "Filas sobre la cota"),
     ("l.of", "of", "de"),
     ("l.left", "left unexplained (error ÷ bound)", "queda sin explicar (error ÷ cota)"),
+    ("l.detail", "Detail", "Detalle"),
     ("l.judged", "judged", "juzgados"),
     ("l.folder", "Folder", "Carpeta"),
     ("l.graph", "Graph", "Grafo"),

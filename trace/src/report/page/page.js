@@ -71,18 +71,20 @@ function judgedCard(r, i) {
   }
   const name = el('button', { type: 'button', title: t('p.show'), onclick: () => { go({ node: c.node, run: i, measure: 'bound', prompt: -1, phase: '' }); $('h-map').scrollIntoView(); } }, c.node);
   const p = r.prompts.findIndex((q) => q.id === c.prompt);
-  const w = c.worst;
+  // An element that is NaN on both sides has no error worth a number.
+  const w = c.outcome === 'non_finite' ? null : c.worst, at = c.worst;
   const replay = c.bundle ? `greta replay ${c.bundle}` : D.verify[i];
   return card('fault',
     el('p', { class: 'big mono', id: 'culprit-node' }, name),
-    el('p', { class: 'say' }, el('strong', null, c.class), ' — ', c.hypothesis ? mono(c.hypothesis) : w ? t('p.nohypothesis') : c.detail),
+    el('p', { class: 'say' }, el('strong', null, c.class), ' — ', c.hypothesis ? mono(c.hypothesis) : t('p.nohypothesis')),
     facts([
       w && [t('l.ratio'), el('strong', null, fmt(w.ratio))],
       w && [t('l.got'), fmt(w.got, 7)], w && [t('l.want'), fmt(w.want, 7)], w && [t('l.bound'), fmt(w.bound)],
       w && [t('p.element'), `${w.element}`],
       c.prompt && [t('l.prompt'), mono(c.prompt)], c.phase && [t('p.phase'), c.phase],
-      w && [t('l.position'), `${w.position}`], w && p >= 0 && [t('l.token'), token(p, w.position, w.token)],
-      [t('l.rows_over'), `${c.rows_over} / ${c.rows}`],
+      at && [t('l.position'), `${at.position}`], at && p >= 0 && [t('l.token'), token(p, at.position, at.token)],
+      w && [t('l.rows_over'), `${c.rows_over} / ${c.rows}`],
+      !c.residuals.length && c.detail && [t('l.detail'), rich(c.detail), true],
       c.route && [t('l.kernel'), mono(c.route)], c.step_tokens > 0 && ['M', String(c.step_tokens)],
       c.op && [t('l.op'), mono(c.op), true],
     ]),
