@@ -37,7 +37,11 @@ pub fn trials() -> Vec<Trial> {
 
 fn answer(kind: Kind, layer: u32, faults: Vec<Injection>) -> Result<Probe, Outcome> {
     let model = Arc::new(Model::open(&synth_tiny("Q4_K_M")?)?);
-    let prompts = prompts::built_in(&model, &[], model.context().min(1024))?;
+    let mut prompts = prompts::built_in(&model, &[], model.context().min(1024))?;
+    // Whole tiles of 16 rows: a tile that is not full is never transposed, and the last row is the one compared.
+    for p in prompts.iter_mut().filter(|p| p.tokens.len() > 16) {
+        p.tokens.truncate(p.tokens.len() / 16 * 16);
+    }
     let engine = EngineOptions { faults, ..EngineOptions::default() };
     let rec = probe::record(kind, &model, &cpu(2)?, &engine, &prompts, layer, &mut |_, _, _| true)?;
     Ok(probe::run(kind, &rec, &model, layer)?)
@@ -104,12 +108,11 @@ fn never_input_selection(p: &Probe) -> bool {
 /// The published table: short prompts equal, the others differ at q with the norm's output equal.
 fn published(p: &Probe) -> bool {
     let short = of(p, "p0_short").all(|r| r.number("q MAE") == Some(0.0) && r.text("first mismatch") == "NONE");
-    let long = ["p4_sys", "p5_ba", "p6_long"].into_iter().flat_map(|id| of(p, id));
-    let mut long = long.filter(|r| r.text("first mismatch") == "q");
+    let mut long = ["p4_sys", "p5_ba", "p6_long"].into_iter().flat_map(|id| of(p, id));
     short
+        && p.rows.len() == 4
         && p.rows.iter().all(|r| r.number("norm_out MAE") == Some(0.0))
-        && long.all(|r| r.number("q MAE") > Some(0.0))
-        && of(p, "p6_long").all(|r| r.text("first mismatch") == "q")
+        && long.all(|r| r.number("q MAE") > Some(0.0) && r.text("first mismatch") == "q")
         && p.interpretation.en.contains("not the weights")
         && p.interpretation.en.contains("kernel")
         && p.interpretation.es.contains("no los pesos")

@@ -123,6 +123,12 @@ fn interpret(look: &Look<'_>, all: &[Asked<'_>], findings: &[Culprit]) -> Text {
             "La salida de la norma es igual en ambas fases y correcta.",
         ));
     }
+    if let Some(a) = all.iter().find(|a| a.wrong && a.first.is_none()) {
+        text = text.and(&Text::new(
+            format!("The table compares the last token alone: in {} other rows, or both phases, are wrong.", a.id),
+            format!("La tabla compara solo el último token: en {} están mal otras filas, o ambas fases.", a.id),
+        ));
+    }
     let shortest = all.iter().filter(|a| a.wrong).map(|a| a.tokens).min().unwrap_or(0);
     let longest = all.iter().filter(|a| !a.wrong).map(|a| a.tokens).max();
     let only_long = longest.is_some_and(|n| n < shortest);
