@@ -37,21 +37,39 @@ pub const LANES: usize = 16;
 impl Stats {
     /// The statistics of a row.
     ///
-    /// Inlined into its caller, so that a backend can have it compiled for its instruction set.
+    /// Inlined into its caller, so that a backend can have it compiled for its instruction set. A pass for each group of
+    /// quantities: in one they would not fit the registers, and compilers would make no vectors of it.
     #[inline(always)]
     pub fn of(row: &[f32]) -> Stats {
-        let mut a = Lanes::default();
-        let (chunks, rest) = row.as_chunks::<LANES>();
-        for (i, c) in chunks.iter().enumerate() {
-            a.add(c, (i * LANES) as u32, [true; LANES]);
+        let (mut nan, mut inf, mut zeros) = (0u32, 0u32, 0u32);
+        for v in row {
+            let size = v.to_bits() & !SIGN;
+            nan += u32::from(size > INFINITY);
+            inf += u32::from(size == INFINITY);
+            zeros += u32::from(size == 0);
         }
-        if !rest.is_empty() {
-            let (mut last, mut there) = ([0.0; LANES], [false; LANES]);
-            last[..rest.len()].copy_from_slice(rest);
-            there[..rest.len()].fill(true);
-            a.add(&last, (chunks.len() * LANES) as u32, there);
+        let (mut low, mut high) = (0u32, 0u32);
+        for (i, v) in row.iter().enumerate() {
+            let (a, b) = mix(v.to_bits(), i as u32);
+            low = low.wrapping_add(a);
+            high = high.wrapping_add(b);
         }
-        a.finish(row.len())
+        let min = extreme(row, f32::INFINITY, |x, m| x < m);
+        let max = extreme(row, f32::NEG_INFINITY, |x, m| x > m);
+        let [sum, abs_sum, sum_sq] = sums(row);
+        let none = (nan + inf) as usize == row.len();
+        Stats {
+            count: row.len() as u32,
+            min: if none { 0.0 } else { min },
+            max: if none { 0.0 } else { max },
+            sum,
+            abs_sum,
+            sum_sq,
+            nan,
+            inf,
+            zeros,
+            hash: u64::from(high) << 32 | u64::from(low),
+        }
     }
 
     /// The mean of the finite values.
@@ -78,83 +96,69 @@ impl Stats {
     }
 }
 
-#[derive(Default)]
-struct Lanes {
-    min: [f32; LANES],
-    max: [f32; LANES],
-    seen: [u32; LANES],
-    sum: [f64; LANES],
-    abs: [f64; LANES],
-    sq: [f64; LANES],
-    nan: [u32; LANES],
-    inf: [u32; LANES],
-    zeros: [u32; LANES],
-    low: [u32; LANES],
-    high: [u32; LANES],
+const SIGN: u32 = 0x8000_0000;
+const INFINITY: u32 = 0x7f80_0000;
+
+/// The value, or another in place of one that is not finite.
+#[inline(always)]
+fn finite(v: f32, other: f32) -> f32 {
+    if v.to_bits() & !SIGN < INFINITY { v } else { other }
 }
 
-impl Lanes {
-    #[inline(always)]
-    fn add(&mut self, values: &[f32; LANES], at: u32, there: [bool; LANES]) {
+/// The value that `beats` all others, lane by lane; `least` if none does.
+#[inline(always)]
+fn extreme(row: &[f32], least: f32, beats: impl Fn(f32, f32) -> bool) -> f32 {
+    let better = |m: f32, x: f32| if beats(x, m) { x } else { m };
+    let mut lanes = [least; LANES];
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for c in chunks {
         for i in 0..LANES {
-            let v = values[i];
-            let bits = v.to_bits();
-            let size = bits & 0x7fff_ffff;
-            let finite = size < 0x7f80_0000 && there[i];
-            let x = if finite { v } else { 0.0 };
-            let first = self.seen[i] == 0;
-            self.min[i] = if finite && (first || x < self.min[i]) { x } else { self.min[i] };
-            self.max[i] = if finite && (first || x > self.max[i]) { x } else { self.max[i] };
-            self.seen[i] += u32::from(finite);
-            let wide = f64::from(x);
-            self.sum[i] += wide;
-            self.abs[i] += wide.abs();
-            self.sq[i] += wide * wide;
-            self.nan[i] += u32::from(size > 0x7f80_0000 && there[i]);
-            self.inf[i] += u32::from(size == 0x7f80_0000 && there[i]);
-            self.zeros[i] += u32::from(size == 0 && there[i]);
-            let (low, high) = mix(bits, at.wrapping_add(i as u32));
-            self.low[i] = self.low[i].wrapping_add(if there[i] { low } else { 0 });
-            self.high[i] = self.high[i].wrapping_add(if there[i] { high } else { 0 });
+            lanes[i] = better(lanes[i], finite(c[i], least));
         }
     }
+    for (m, &v) in lanes.iter_mut().zip(rest) {
+        *m = better(*m, finite(v, least));
+    }
+    halve(lanes, better)
+}
 
-    #[inline(always)]
-    fn finish(mut self, count: usize) -> Stats {
-        let mut half = LANES / 2;
-        while half > 0 {
-            for i in 0..half {
-                let j = i + half;
-                if self.seen[j] > 0 {
-                    let first = self.seen[i] == 0;
-                    self.min[i] = if first || self.min[j] < self.min[i] { self.min[j] } else { self.min[i] };
-                    self.max[i] = if first || self.max[j] > self.max[i] { self.max[j] } else { self.max[i] };
-                    self.seen[i] += self.seen[j];
-                }
-                self.sum[i] += self.sum[j];
-                self.abs[i] += self.abs[j];
-                self.sq[i] += self.sq[j];
-                self.nan[i] += self.nan[j];
-                self.inf[i] += self.inf[j];
-                self.zeros[i] += self.zeros[j];
-                self.low[i] = self.low[i].wrapping_add(self.low[j]);
-                self.high[i] = self.high[i].wrapping_add(self.high[j]);
-            }
-            half /= 2;
+/// The sums of the finite values, their magnitudes and their squares.
+#[inline(always)]
+fn sums(row: &[f32]) -> [f64; 3] {
+    let (mut sum, mut abs, mut sq) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for c in chunks {
+        let wide: [f64; LANES] = std::array::from_fn(|i| f64::from(finite(c[i], 0.0)));
+        for i in 0..LANES {
+            sum[i] += wide[i];
         }
-        Stats {
-            count: count as u32,
-            min: self.min[0],
-            max: self.max[0],
-            sum: self.sum[0],
-            abs_sum: self.abs[0],
-            sum_sq: self.sq[0],
-            nan: self.nan[0],
-            inf: self.inf[0],
-            zeros: self.zeros[0],
-            hash: u64::from(self.high[0]) << 32 | u64::from(self.low[0]),
+        for i in 0..LANES {
+            abs[i] += wide[i].abs();
+        }
+        for i in 0..LANES {
+            sq[i] += wide[i] * wide[i];
         }
     }
+    for (i, &v) in rest.iter().enumerate() {
+        let wide = f64::from(finite(v, 0.0));
+        sum[i] += wide;
+        abs[i] += wide.abs();
+        sq[i] += wide * wide;
+    }
+    [sum, abs, sq].map(|lanes| halve(lanes, |a, b| a + b))
+}
+
+/// Folds lanes by halves.
+#[inline(always)]
+fn halve<T: Copy>(mut lanes: [T; LANES], join: impl Fn(T, T) -> T) -> T {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] = join(lanes[i], lanes[i + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
 }
 
 #[inline(always)]

@@ -5,8 +5,9 @@ use crate::errors::Interrupted;
 use crate::interrupt::Guard;
 use crate::progress::{Progress, Unit};
 use crate::session::Loaded;
-use crate::{json, names, output};
-use greta::backends::RowsWanted;
+use crate::{json, names, output, taps};
+use greta::backends::{Batch, RowsWanted, SeqId, StepAt, TapRow, TapSink, Want};
+use greta::graph::{Detail, TapMode, TapRequest, TapSpec};
 use greta::{Context, EngineOptions, Model};
 use serde_json::json;
 use std::process::ExitCode;
@@ -16,10 +17,13 @@ use std::time::{Duration, Instant};
 ///
 /// The tests are llama-bench's: pp N runs N random tokens as a prompt, tg N runs N single-token steps from an empty cache;
 /// both give tokens a second, after one run that is not counted. Sampling is no part of it.
+///
+/// With --taps each test is measured twice, without taps and with them, run by run in turn.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   greta bench -m model.gguf -p 512 -n 128 -r 3 -t 2
-  greta bench -p 128,512 -n 0 --json")]
+  greta bench -p 128,512 -n 0 --json
+  greta bench -p 0 --taps 'blk.*.out'      # what a tap a layer costs")]
 pub struct Bench {
     /// Tokens of the prompt; 0 leaves the test out
     #[arg(short = 'p', long, value_name = "N", value_delimiter = ',', default_value = "512")]
@@ -30,6 +34,15 @@ pub struct Bench {
     /// Runs of each test
     #[arg(short, long, value_name = "N", default_value_t = 5)]
     repetitions: usize,
+    /// Measure with taps on these nodes as well; patterns as `greta trace` takes them
+    #[arg(long, value_name = "PATTERN")]
+    taps: Vec<String>,
+    /// What the taps keep of a row: stats, sample:N or full
+    #[arg(long, value_name = "DETAIL", default_value = "stats", requires = "taps")]
+    detail: Detail,
+    /// Tap what the fused plan really has
+    #[arg(long, requires = "taps")]
+    as_executed: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -49,12 +62,21 @@ impl Bench {
             anyhow::bail!("a test of {longest} tokens does not fit a context of {limit}; give smaller -p and -n");
         }
         let options = EngineOptions { context: Some(context), max_tokens: STEP, ..self.common.engine_options() };
-        let mut loaded = self.common.load(&model, options)?;
+        let mut loaded = vec![self.common.load(&model, options.clone())?];
+        if !self.taps.is_empty() {
+            let spec = TapSpec { detail: self.detail, ..TapSpec::default() };
+            let patterns = self.taps.iter().flat_map(|p| taps::split(p));
+            let taps = patterns.map(|p| TapRequest::new(&p, spec.clone())).collect::<Result<_, _>>()?;
+            let tap_mode = if self.as_executed { TapMode::AsExecuted } else { TapMode::Semantic };
+            loaded.push(self.common.load(&model, EngineOptions { taps, tap_mode, ..options })?);
+        }
         let guard = Guard::arm();
-        let mut report = Report::new(self, &model, &loaded)?;
+        let mut report = Report::new(self, &model, &loaded[0])?;
         for test in tests {
-            let samples = test.measure(&mut loaded.context, model.vocab(), self.repetitions, &guard)?;
-            report.add(&test, samples)?;
+            let samples = test.measure(&mut loaded, model.vocab(), self.repetitions, &guard)?;
+            for (samples, tapped) in samples.into_iter().zip([false, true]) {
+                report.add(&test, samples, tapped)?;
+            }
         }
         report.finish()?;
         Ok(ExitCode::SUCCESS)
@@ -89,35 +111,72 @@ impl Test {
         self.n_prompt + self.n_gen
     }
 
-    /// The time of each run after the first.
+    /// The time of each run after the first, of each engine; they take turns.
     fn measure(
         &self,
-        context: &mut Context,
+        engines: &mut [Loaded],
         vocab: usize,
         runs: usize,
         guard: &Guard,
-    ) -> anyhow::Result<Vec<Duration>> {
+    ) -> anyhow::Result<Vec<Vec<Duration>>> {
         let progress = Progress::new("measuring", Unit::Things("runs"));
-        let mut samples = Vec::new();
+        let mut samples = vec![Vec::new(); engines.len()];
         for run in 0..=runs {
             let tokens = random_tokens(self.tokens(), vocab, run);
-            context.truncate(0)?;
-            let start = Instant::now();
-            if self.n_gen == 0 {
-                context.prefill(&tokens, &mut |_, _| !guard.hit())?;
-            }
-            for token in tokens.iter().take(self.n_gen).take_while(|_| !guard.hit()) {
-                context.step(&[*token], RowsWanted::Last)?;
-            }
-            if guard.hit() {
-                return Err(Interrupted.into());
-            }
-            if run > 0 {
-                samples.push(start.elapsed());
+            for (i, engine) in engines.iter_mut().enumerate() {
+                let time = self.once(&mut engine.context, &tokens, i > 0, guard)?;
+                if guard.hit() {
+                    return Err(Interrupted.into());
+                }
+                if run > 0 {
+                    samples[i].push(time);
+                }
             }
             progress.set_noted(run as u64 + 1, runs as u64 + 1, &self.name());
         }
         Ok(samples)
+    }
+
+    fn once(&self, context: &mut Context, tokens: &[u32], tapped: bool, guard: &Guard) -> anyhow::Result<Duration> {
+        context.truncate(0)?;
+        let start = Instant::now();
+        let step = if self.n_gen == 0 { STEP } else { 1 };
+        if tapped {
+            let parts = tokens.len().div_ceil(step);
+            for (i, part) in tokens.chunks(step).enumerate().take_while(|_| !guard.hit()) {
+                // Of a prompt the last row's logits alone, as `prefill` does it.
+                let rows = if self.n_gen > 0 || i + 1 == parts { RowsWanted::Last } else { RowsWanted::None };
+                let (session, mut batch) = (context.session(), Batch::default());
+                batch.append(session.kv(), SeqId(0), part, rows)?;
+                session.run_tapped(&batch, Want::Logits, StepAt::of(&batch), &mut Count::default())?;
+            }
+        } else if self.n_gen == 0 {
+            context.prefill(tokens, &mut |_, _| !guard.hit())?;
+        } else {
+            for token in tokens.chunks(1).take_while(|_| !guard.hit()) {
+                context.step(token, RowsWanted::Last)?;
+            }
+        }
+        let time = start.elapsed();
+        if tapped {
+            context.session().kv().truncate(SeqId(0), 0)?;
+        }
+        Ok(time)
+    }
+}
+
+/// Takes rows, so that handing them over is measured too.
+#[derive(Default)]
+struct Count {
+    rows: usize,
+    values: usize,
+}
+
+impl TapSink for Count {
+    fn row(&mut self, row: &TapRow<'_>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        self.rows += 1;
+        self.values += row.values.len();
+        Ok(())
     }
 }
 
@@ -167,7 +226,7 @@ impl Report {
         Ok(report)
     }
 
-    fn add(&mut self, test: &Test, samples: Vec<Duration>) -> anyhow::Result<()> {
+    fn add(&mut self, test: &Test, samples: Vec<Duration>, tapped: bool) -> anyhow::Result<()> {
         let ns: Vec<f64> = samples.iter().map(|d| d.as_nanos() as f64).collect();
         let ts: Vec<f64> = ns.iter().map(|ns| test.tokens() as f64 * 1e9 / ns).collect();
         let ((avg_ns, stddev_ns), (avg_ts, stddev_ts)) = (mean_and_deviation(&ns), mean_and_deviation(&ts));
@@ -180,7 +239,7 @@ impl Report {
                 self.backend,
                 self.threads,
                 self.arith,
-                test.name(),
+                format!("{}{}", test.name(), if tapped { " + taps" } else { "" }),
                 format!("{avg_ts:.2} ± {stddev_ts:.2}"),
             ))?;
             return Ok(());
@@ -203,6 +262,7 @@ impl Report {
             "n_prompt": test.n_prompt,
             "n_gen": test.n_gen,
             "n_depth": 0,
+            "taps": tapped,
             "avg_ns": avg_ns.round() as u64,
             "stddev_ns": stddev_ns.round() as u64,
             "avg_ts": avg_ts,
