@@ -62,27 +62,6 @@ fn main() {
         tidy::trials(),
         cli::trials(),
     ];
-    let trials = trials.into_iter().flatten().map(open).collect();
+    let trials = trials.into_iter().flatten().collect();
     libtest_mimic::run(&args, trials).exit();
-}
-
-/// Tests that fail today, with what is known of why. They are shown as ignored until they are mended; none is passed.
-const OPEN: &[(&str, &str)] = &[
-    ("probe/faults", "expects tile-transposed at a last row that lies in a tile stored right"),
-    ("report/tile_transposed", "expects tile-transposed at a last row that lies in a tile stored right"),
-    ("report/page/browser", "looks for a fact of a norm that the page does not show"),
-    ("run_folder/bad/edited_offset", "its edit finds no such offset in the record"),
-    ("cli/analyze/difference_is_named", "its edited taps.jsonl is no valid line"),
-    ("cli/remote/out_of_memory_there", "the far side's memory limit does not take effect"),
-    ("cli/remote/folder_not_writable", "gives --remote-dir twice"),
-];
-
-fn open(trial: libtest_mimic::Trial) -> libtest_mimic::Trial {
-    let name = trial.name().to_string();
-    match OPEN.iter().find(|(n, _)| *n == name) {
-        Some((_, why)) => libtest_mimic::Trial::ignorable_test(name, move || {
-            Ok(libtest_mimic::Completion::ignored_with(format!("OPEN: {why}")))
-        }),
-        None => trial,
-    }
 }

@@ -5,9 +5,10 @@ mod page;
 use crate::support::{Outcome, all, cpu, synth_tiny, trial};
 use greta_backend::{Fault, Injection};
 use greta_graph::{TapRequest, TapRows, TapSpec};
-use greta_models::{Arithmetic, EngineOptions, Model};
+use greta_models::{Arithmetic, Engine, EngineOptions, Model};
+use greta_trace::facts::{Recorder, with_facts};
 use greta_trace::report::{Languages, Options, Report, Subject, markdown, report, texts};
-use greta_trace::{PromptInfo, Recording, TracePlan, prompts, tracer};
+use greta_trace::{PromptInfo, Recording, RunInfo, Status, TracePlan, prompts, tracer};
 use libtest_mimic::Trial;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,9 +43,18 @@ fn record(
     prompts: &[PromptInfo],
 ) -> Result<Recording, Outcome> {
     let taps = vec![TapRequest::new(tap, TapSpec { rows: TapRows::All, ..TapSpec::default() })?];
-    let options = EngineOptions { arith, taps, faults: faults.to_vec(), ..EngineOptions::default() };
-    let plan = TracePlan::default();
-    let (mut rec, _) = tracer::record(model, &cpu(2)?, &options, prompts, &plan, &mut |_, _, _| true)?;
+    let backend = cpu(2)?;
+    let mut options = EngineOptions { arith, taps, faults: faults.to_vec(), ..EngineOptions::default() };
+    options.taps = with_facts(model, &backend, &options)?;
+    let engine = Engine::new(model.clone(), &backend, &options)?;
+    let mut info = RunInfo::of(&engine, model, ("cpu", "a test".into()), &options);
+    info.prompts = prompts.to_vec();
+    let graph = Arc::new(engine.executable().plan().graph().without_taps()?);
+    let mut recorder = Recorder::new(Recording::new(info.clone(), Some(graph)), model.weights());
+    tracer::run(&engine, &mut info, &TracePlan::default(), &mut recorder, &mut |_, _, _| true)?;
+    let mut rec = recorder.recording;
+    rec.info = info;
+    rec.info.status = Status::Complete;
     rec.info.command = ["greta", "trace", "-o", "a run"].map(String::from).to_vec();
     Ok(rec)
 }
@@ -132,7 +142,7 @@ fn tile_transposed() -> Result<(), Outcome> {
     for prompt in ["p4_sys", "p5_ba", "p6_long"] {
         let got = line(&text, prompt);
         let q = got.get(2).and_then(|q| q.parse::<f64>().ok()).unwrap_or(0.0);
-        if (got.first(), got.get(1), got.get(3)) != (Some(&prompt), Some(&"0.0"), Some(&"q")) || !(q > 1e-3) {
+        if (got.first(), got.get(1), got.get(3)) != (Some(&prompt), Some(&"0.0"), Some(&"q")) || q <= 1e-3 {
             failures.push(format!("{prompt}: {got:?}"));
         }
     }
@@ -237,7 +247,15 @@ fn command() -> Result<(), Outcome> {
         let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
         Ok((out.status.success(), text(&out.stdout), text(&out.stderr)))
     };
+    let model = synth_tiny("Q4_K_M")?;
+    let model = model.to_string_lossy();
+    let taps = "{blk.0.*,tokens,embd}";
+    let (ok, _, err) =
+        greta(&["trace", "-m", &model, "-o", "run", "--label", "small", "--taps", taps, "--rows", "all"])?;
     let mut failures = Vec::new();
+    if !ok {
+        failures.push(format!("trace: {err}"));
+    }
     let (ok, out, err) =
         greta(&["report", "run", "--md", "r.md", "--html", "r.html", "--lang", "both", "--rows", "4"])?;
     if !ok || !out.is_empty() {

@@ -202,12 +202,12 @@ fn safetensors() -> Result<(), Outcome> {
         };
         let size = number(&t["shape"][0]) * number(&t["shape"][1]) * width;
         // Entries come in the order of their bytes, each where the last one ended.
-        if start != ends || end - start != size || (8 + header + start) % 4 != 0 {
+        if start != ends || end - start != size || !(8 + header + start).is_multiple_of(4) {
             failures.push(format!("{name}: {t}, the last one ended at {ends}"));
         }
         ends = end;
     }
-    if 8 + header + ends != bytes.len() || header % 8 != 0 {
+    if 8 + header + ends != bytes.len() || !header.is_multiple_of(8) {
         failures.push(format!("header {header}, tensors {ends}, file {}", bytes.len()));
     }
     let tensor = &value["long/decode0/blk.1.q"];

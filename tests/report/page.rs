@@ -145,6 +145,7 @@ fn browser() -> Result<(), Outcome> {
             "Worst row",
             "lang=\"en\"",
             "Elements by error ÷ bound",
+            "1 / rms",
         ],
         &["id=\"detail-node\">blk.0.q<"],
     )?;

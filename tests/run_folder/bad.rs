@@ -62,8 +62,14 @@ const DAMAGES: &[Damage] = &[
     ("edited_hash", |d| line40(d, "\"hash\":\"", "\"hash\":\"f"), &["line 40"]),
     (
         "edited_offset",
-        |d| line40(d, "\"row\":0,\"offset\":", "\"row\":0,\"offset\":9999999"),
-        &["line 40", "tensors.safetensors, which has"],
+        // The last offset of a line is that of its values.
+        |d| {
+            edit(d, folder::TAPS, |t| {
+                let at = t.rfind("\"offset\":").map_or(0, |at| at + "\"offset\":".len());
+                format!("{}9999999{}", &t[..at], &t[at..])
+            })
+        },
+        &["line ", "tensors.safetensors, which has"],
     ),
     ("cut_tensors", |d| cut(d, folder::TENSORS, 100), &["line ", "tensors.safetensors, which has"]),
     ("edited_tensor", flip, &["line ", "hash differs"]),

@@ -114,7 +114,9 @@ impl Server {
         let mut args = vec!["trace", "--host", &host, "--ssh-port", &port, "-m", text(model)];
         let (identity, config, work, run) = (self.at("user"), self.at("ssh.conf"), self.at("work"), self.at("run"));
         args.extend(["--identity", text(&identity), "--ssh-config", text(&config), "-o", text(&run)]);
-        args.extend(["--remote-dir", text(&work)]);
+        if !extra.iter().any(|e| e.starts_with("--remote-dir")) {
+            args.extend(["--remote-dir", text(&work)]);
+        }
         args.extend(extra);
         if !extra.iter().any(|e| e.starts_with("--prompt")) {
             args.extend(["--prompts", "p0_short"]);
@@ -215,7 +217,7 @@ $SSH_ORIGINAL_COMMAND";
 }
 
 fn out_of_memory() -> Result<(), Outcome> {
-    let server = Server::start(Some("ulimit -v 60000; $SSH_ORIGINAL_COMMAND"))?;
+    let server = Server::start(Some("ulimit -v 40000; $SSH_ORIGINAL_COMMAND"))?;
     let args = ["-t", "1", "--rows", "all", "--prompts", "p6_long", "--context", "256"];
     let done = server.fails(server.trace(&model()?, &args), 1, &["the run failed"])?;
     ensure(["memory", "killed", "can't be started"].iter().any(|w| done.err.contains(w)), || done.err.clone())?;
@@ -224,7 +226,11 @@ fn out_of_memory() -> Result<(), Outcome> {
 
 fn no_bundle() -> Result<(), Outcome> {
     // The marks that tell of files are taken out on their way: as if the run had left none.
-    let server = Server::start(Some("$SSH_ORIGINAL_COMMAND | grep -v 'greta-far file'"))?;
+    let server = Server::start(Some(
+        "case $SSH_ORIGINAL_COMMAND in
+    sh) sh | grep -v 'greta-far file' ;;
+    *) exec $SSH_ORIGINAL_COMMAND ;; esac",
+    ))?;
     server.fails(server.trace(&model()?, &[]), 1, &["left no bundle"])?;
     server.is_clean()
 }

@@ -137,8 +137,8 @@ impl<'a> Findings<'a> {
 
     fn why(&self) -> String {
         let c = &self.r.compared;
-        let all = c.why.iter().chain(c.prompts.iter().filter_map(|p| p.why.as_ref()));
-        all.cloned().next().unwrap_or_default()
+        let mut all = c.why.iter().chain(c.prompts.iter().filter_map(|p| p.why.as_ref()));
+        all.next().cloned().unwrap_or_default()
     }
 
     fn difference(&mut self) {

@@ -255,7 +255,7 @@ impl Writer<'_> {
         self.line(format!("**{}**{name}\n", self.word("h.verdict")));
         let mut items = vec![
             ("l.node", format!("{} — {}", code(&s.node), code(&s.op))),
-            ("l.class", format!("{}", code(s.class.name()))),
+            ("l.class", code(s.class.name())),
             ("l.hypothesis", s.hypothesis.as_ref().map_or("–".into(), |h| code(h))),
             ("l.kernel", code(&s.route)),
         ];

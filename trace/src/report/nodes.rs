@@ -135,8 +135,8 @@ pub fn bin(ratio: f64) -> usize {
     match ratio {
         0.0 => 0,
         r if r < 1e-3 => 1,
-        // Not `r > 1e3`: what is no number is larger than any.
-        r if !(r < 1e3) => BINS - 1,
+        // What is no number is larger than any.
+        r if r >= 1e3 || r.is_nan() => BINS - 1,
         r => ((r.log10() + 3.0) * 2.0).floor().clamp(0.0, 11.0) as usize + 2,
     }
 }

@@ -136,7 +136,7 @@ impl Sweep {
         let Some(cell) = self.cells.get(&(id, prompt)) else { return };
         for (i, phase) in phases.iter().enumerate() {
             let mut rows = cell.rows.iter().filter(|r| r.0 == i).peekable();
-            match (rows.peek().is_some(), rows.any(|r| !(r.2.0 <= 1.0))) {
+            match (rows.peek().is_some(), rows.any(|r| r.2.0 > 1.0 || r.2.0.is_nan())) {
                 (true, true) => c.phases_wrong.push(phase.clone()),
                 (true, false) => c.phases_right.push(phase.clone()),
                 _ => {}
