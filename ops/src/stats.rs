@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Statistics of one row of values, computed where the row lies.
 ///
-/// Sums run over finite values, in [`LANES`] interleaved f64 sums folded by halves, so that every backend that follows
+/// Sums run over finite values, in 16 interleaved f64 sums folded by halves, so that every backend that follows
 /// the definition gives the same numbers. `hash` covers the bits of every value and its place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stats {

@@ -38,7 +38,7 @@ pub struct Part {
 /// `replay.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReplayInfo {
-    /// [`SCHEMA`].
+    /// 1.
     pub schema: u32,
     /// What wrote it.
     pub engine: String,

@@ -78,7 +78,7 @@ pub struct NodeAt {
     pub detail: Option<Detail>,
 }
 
-/// A judged row: index of its phase in [`Run::phases`], position, largest error over its bound, elements over their
+/// A judged row: index of its phase in `phases` of the run, position, largest error over its bound, elements over their
 /// bounds. In JSON an array, since there are many.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct RowAt(pub usize, pub u32, pub Num, pub usize);
