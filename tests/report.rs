@@ -59,15 +59,10 @@ fn record(
     Ok(rec)
 }
 
-/// The fault of the first reports: 16×16 output tiles of `q` transposed, in steps of more than 32 rows. A tile that is
-/// not full stays as it is, so that prompts of whole tiles alone show it in their last row.
+/// The fault of the first reports: 16×16 output tiles of `q` transposed, in steps of more than 32 rows.
 fn faulty() -> Result<(Arc<Model>, Recording), Outcome> {
     let fault = Injection { fault: Fault::TileTransposed, node: "blk.0.q".into(), phase: None, param: Some(32) };
-    let model = Arc::new(Model::open(&synth_tiny("Q4_K_M")?)?);
-    let mut prompts = prompts::built_in(&model, &[], model.context().min(512))?;
-    prompts.iter_mut().skip(1).for_each(|p| p.tokens.truncate(p.tokens.len() / 16 * 16));
-    let rec = record(&model, &[fault], Arithmetic::Exact, "all", &prompts)?;
-    Ok((model, rec))
+    run(&[fault], Arithmetic::Exact, "all")
 }
 
 fn of(model: &Model, rec: &Recording) -> Result<Report, Outcome> {

@@ -29,8 +29,8 @@ macro_rules! faults {
 
 faults! {
     EmbdColMajor "embd-col-major" "the embedding table is read column-major",
-    TileTransposed "tile-transposed" "16×16 output tiles are stored transposed when a step has more than `param` rows",
-    OperandsTransposed "operands-transposed" "16×16 fragments of both operands are loaded transposed when a step has more than `param` rows",
+    TileTransposed "tile-transposed" "16×16 output tiles are stored transposed when a step has more than `param` rows; the last rows are filled up with zeros",
+    OperandsTransposed "operands-transposed" "16×16 fragments of both operands are loaded transposed when a step has more than `param` rows; the last rows are filled up with zeros",
     WeightColMajor "weight-col-major" "the weight matrix is read column-major",
     Q4kScales "q4k-scales" "the 6-bit scales of Q4_K are unpacked in the wrong order",
     Q4kNibbles "q4k-nibbles" "the nibbles of Q4_K are taken in the wrong order",

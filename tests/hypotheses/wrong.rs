@@ -73,7 +73,7 @@ fn weights() -> Vec<Case> {
             w.at(n, k)
         }))
     }));
-    all.extend(both("tile-transposed", "blk.1.q", "output tile transposed (tile 16)", DKernelMath, |s| {
+    all.extend(both("tile-transposed", "blk.1.q", "output tile transposed (tile 16, full ones)", DKernelMath, |s| {
         (!s.decodes()).then(|| {
             let (w, x) = (s.weight(Q), s.x(ATT));
             let right = product(&x, w.rows, |n, k| w.at(n, k));

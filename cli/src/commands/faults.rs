@@ -1,5 +1,6 @@
 //! `greta faults`: proof that faults are found.
 
+use super::trace::Trace;
 use crate::args::Common;
 use crate::errors::Interrupted;
 use crate::interrupt::Guard;
@@ -9,7 +10,7 @@ use anyhow::Context as _;
 use clap::Subcommand;
 use greta::backends::Fault;
 use greta::trace::TraceError;
-use greta::trace::faults::{self, CORPUS, Counts, FaultOptions, FaultReport, LayerChoice};
+use greta::trace::faults::{self, CORPUS, Counts, FaultOptions, FaultReport, LayerChoice, Place};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
@@ -24,6 +25,7 @@ pub struct Faults {
 enum What {
     List(List),
     Run(Run),
+    Trace(Box<TraceFault>),
 }
 
 /// List the faults, where each is put, and what is to be said of it
@@ -63,12 +65,51 @@ struct Run {
     common: Common,
 }
 
+/// Record a run with a fault built in
+///
+/// The run folder is that of `greta trace`, which has the same flags, and says which fault it holds: something to learn
+/// on, to try a script on, or to show what a fault looks like. No other command builds faults into runs.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Exit codes: 0 done, 1 error, 2 wrong usage, 130 stopped by Ctrl-C.
+
+Examples:
+  greta faults trace --fault operands-transposed -o broken && greta diff broken
+  greta faults trace --fault gqa-map --layer 3 --prompts p4_sys -o broken && greta verify --run broken
+  greta faults trace --fault k-truncated --node blk.0.v --param 64 -o broken --force")]
+struct TraceFault {
+    /// The fault; `greta faults list` has them
+    #[arg(long, value_name = "NAME")]
+    fault: Fault,
+    /// The layer it is put into, at the node that `greta faults list` names
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "node")]
+    layer: u32,
+    /// The node it is put into
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Its threshold, limit or token [default: what suits the node]
+    #[arg(long, value_name = "N")]
+    param: Option<u32>,
+    #[command(flatten)]
+    trace: Trace,
+}
+
+impl TraceFault {
+    fn run(&self) -> anyhow::Result<ExitCode> {
+        let place = match &self.node {
+            Some(node) => Place::Node(node),
+            None => Place::Layer(self.layer),
+        };
+        self.trace.run_with(vec![faults::injection(self.fault, place, self.param)?])
+    }
+}
+
 impl Faults {
     /// Runs the command.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         match &self.what {
             What::List(c) => c.run(),
             What::Run(c) => verdict::judged(c.run()),
+            What::Trace(c) => c.run(),
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::remote::{self, Job, RemoteFlags};
 use crate::taps::{PromptFlags, RouteFlags, TapFlags};
 use crate::{json, output};
 use clap::ValueEnum;
+use greta::backends::Injection;
 use greta::graph::Detail;
 use greta::trace::bundle::{self, Packed};
 use greta::trace::events::OldEvents;
@@ -90,12 +91,18 @@ fn value_name(value: &impl ValueEnum) -> String {
 impl Trace {
     /// Runs the command.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
+        self.run_with(Vec::new())
+    }
+
+    /// Runs the command with these faults in the kernels.
+    pub(super) fn run_with(&self, faults: Vec<Injection>) -> anyhow::Result<ExitCode> {
         if self.chunk == Some(0) {
             anyhow::bail!("--chunk 0: a step runs at least one token");
         }
         let requests = self.taps.requests()?;
         self.may_bundle()?;
         if let Some(host) = &self.remote.host {
+            anyhow::ensure!(faults.is_empty(), "--host: faults are built into runs on this machine alone");
             return remote::run(&self.job(host)?);
         }
         let model = self.common.open()?;
@@ -109,6 +116,7 @@ impl Trace {
             taps: requests,
             tap_mode: self.taps.mode(),
             routes: self.routes.route.clone(),
+            faults,
             ..self.common.engine_options()
         };
         let events = OldEvents::from_env(&model)?;

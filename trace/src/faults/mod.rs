@@ -5,12 +5,13 @@ mod cell;
 mod corpus;
 mod score;
 
+use corpus::Param;
 pub use corpus::{CORPUS, Entry, PAIRS, Pair};
 pub use score::{Counts, FaultReport, Row};
 
 use crate::judge::Memo;
 use crate::{PromptInfo, Recording, TraceError, TracePlan, prompts, tracer};
-use greta_backend::{Backend, Fault};
+use greta_backend::{Backend, Fault, Injection};
 use greta_graph::{TapRequest, TapRows, TapSpec};
 use greta_models::synth::{self, Mix, SynthSpec};
 use greta_models::{EngineOptions, Model};
@@ -70,6 +71,38 @@ impl std::str::FromStr for LayerChoice {
             _ => Err(format!("unknown layer `{s}`; known: first, middle, last")),
         }
     }
+}
+
+/// Where a fault is put.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'a> {
+    /// The corpus' point in this layer.
+    Layer(u32),
+    /// This node.
+    Node(&'a str),
+}
+
+/// A fault of the corpus as a kernel takes it, with the corpus' parameter unless one is given.
+pub fn injection(fault: Fault, place: Place<'_>, param: Option<u32>) -> Result<Injection, TraceError> {
+    let unfit = |why: &str| TraceError::NotJudged(format!("the fault `{fault}` {why}"));
+    let entry = CORPUS.iter().find(|e| e.fault == fault).ok_or_else(|| unfit("is not in the corpus"))?;
+    if fault == Fault::BosMissing {
+        return Err(unfit("is in the prompt, not in a kernel: give --tokens without the first"));
+    }
+    let node = match place {
+        Place::Node(name) => name.to_string(),
+        Place::Layer(_) if entry.global => entry.point.into(),
+        Place::Layer(_) if entry.point == "*" => {
+            return Err(unfit("needs a matmul whose weight has a certain type: name it with --node"));
+        }
+        Place::Layer(n) => format!("blk.{n}.{}", entry.point),
+    };
+    let param = match (param, entry.param) {
+        (Some(n), _) | (None, Param::Is(n)) => Some(n),
+        (None, Param::Default) => None,
+        (None, Param::NextToken) => return Err(unfit("needs the token to read instead: give --param")),
+    };
+    Ok(Injection { fault, node, phase: entry.phase, param })
 }
 
 /// What is being done, cells done of all; answers whether to go on.

@@ -27,44 +27,50 @@ struct Band {
     tile: usize,
     /// Whether codes change places and scales stay.
     codes: bool,
+    /// Whether the last tile is filled up with rows of zeros and transposed too; else it stays as it is.
+    padded: bool,
 }
 
 impl Band {
-    /// `None` where a row was not recorded, no tile is full, or there are no codes.
-    fn new(p: &Product<'_>, tile: usize, codes: bool) -> Option<Band> {
+    /// `None` where a row was not recorded, no tile is transposed, or there are no codes.
+    fn new(p: &Product<'_>, tile: usize, codes: bool, padded: bool) -> Option<Band> {
         let at = p.scene.rows[0];
         let step = p.scene.rows_in_step(p.scene.operands()[1], at.prompt, at.order) as usize;
         let own: Vec<usize> =
             p.scene.rows.iter().map(|a| p.scene.batch_row(a).map(|r| r as usize)).collect::<Option<_>>()?;
-        let mut band = Band { rows: HashMap::new(), own, step, tile, codes };
+        let mut band = Band { rows: HashMap::new(), own, step, tile, codes, padded };
         for r in 0..band.own.len() {
             let Some(t0) = band.start(r) else { continue };
             let scales = if codes { Some(p.scales(r)?) } else { None };
-            for t in t0..t0 + tile {
+            for t in t0..step.min(t0 + tile) {
                 band.rows.insert((r, t), p.step_row(t as u32, scales.as_deref())?);
             }
         }
         (!band.rows.is_empty()).then_some(band)
     }
 
-    /// Where wrong row `r`'s tile begins, if it is a full one.
+    /// Where wrong row `r`'s tile begins, if it is transposed.
     fn start(&self, r: usize) -> Option<usize> {
         let t0 = self.own[r] - self.own[r] % self.tile;
-        (t0 + self.tile <= self.step).then_some(t0)
+        (self.padded || t0 + self.tile <= self.step).then_some(t0)
     }
 
     /// Wrong row `r`'s activations as they come from transposed tiles.
     fn transposed(&self, r: usize, k: usize) -> Option<Vec<f64>> {
         let (t0, tile) = (self.start(r)?, self.tile);
         let value = |i: usize| match i - i % tile {
-            k0 if k0 + tile <= k => self.rows[&(r, t0 + i % tile)][k0 + self.own[r] % tile],
+            k0 if k0 + tile <= k => {
+                let row = self.rows.get(&(r, t0 + i % tile));
+                row.map_or(0.0, |x| x[k0 + self.own[r] % tile])
+            }
             _ => self.rows[&(r, self.own[r])][i],
         };
         Some((0..k).map(value).collect())
     }
 
     fn detail(&self) -> String {
-        format!("tile {}{}", self.tile, if self.codes { ", scales in place" } else { "" })
+        let codes = if self.codes { ", scales in place" } else { "" };
+        format!("tile {}{codes}{}", self.tile, if self.padded { "" } else { ", full ones" })
     }
 }
 
@@ -76,8 +82,8 @@ fn made<'s>(
 ) -> Vec<Prediction<'s>> {
     let Some(p) = Product::of(scene) else { return Vec::new() };
     let tiles = TILES.into_iter().filter(|&t| p.n >= t && p.k >= t);
-    let tiles = tiles.flat_map(|t| moves.iter().map(move |&codes| (t, codes)));
-    tiles.filter_map(|(tile, codes)| Some(f(p.clone(), Band::new(&p, tile, codes)?))).collect()
+    let kinds = tiles.flat_map(|t| moves.iter().flat_map(move |&codes| [true, false].map(|padded| (t, codes, padded))));
+    kinds.filter_map(|(t, codes, padded)| Some(f(p.clone(), Band::new(&p, t, codes, padded)?))).collect()
 }
 
 /// Output `(t, n)` is stored where `(t0 + n % T, n0 + t % T)` belongs.
@@ -95,14 +101,17 @@ fn output<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
             };
             p.each(cols, |r, c| {
                 let (t, n) = source(&band, &p, r, c);
-                let x = if t == band.own[r] { &p.x[r] } else { &band.rows[&(r, t)] };
-                p.dot(&rows[&n], x)
+                match band.rows.get(&(r, t)) {
+                    _ if t == band.own[r] => p.dot(&rows[&n], &p.x[r]),
+                    Some(x) => p.dot(&rows[&n], x),
+                    None => (0.0, 0.0),
+                }
             })
         })
     })
 }
 
-/// Which output lies at row `r` and column `c` if full tiles are transposed.
+/// Which output lies at row `r` and column `c` if tiles are transposed.
 fn source(band: &Band, p: &Product<'_>, r: usize, c: usize) -> (usize, usize) {
     let n0 = c - c % band.tile;
     match band.start(r) {
@@ -123,12 +132,10 @@ fn operands<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
             guess.bounds.resize(m * x.len(), 0.0);
             for (i, &c) in cols.iter().enumerate() {
                 tiles.row(c, &mut turned);
-                let plain = p.w.row(c);
                 for (r, x) in x.iter().enumerate() {
-                    (guess.values[r * m + i], guess.bounds[r * m + i]) = match x {
-                        Some(x) => p.dot(&turned, x),
-                        None => p.dot(&plain, &p.x[r]),
-                    };
+                    // The weight's tiles are full where those of the last rows are not.
+                    let x = x.as_ref().unwrap_or(&p.x[r]);
+                    (guess.values[r * m + i], guess.bounds[r * m + i]) = p.dot(&turned, x);
                 }
             }
             guess

@@ -114,7 +114,7 @@ impl MatMul {
         }
     }
 
-    /// Every full 16×16 fragment of both operands is taken for its transpose.
+    /// Every 16×16 fragment of both operands is taken for its transpose.
     fn transposed(&self, s: &Step, rows: Range<usize>, cols: Range<usize>, out: &mut [f32]) {
         let (k, width, all) = (self.table.cols, cols.len(), s.rows(1));
         let x = transposed_fragments(&self.activations(s), all, k);
@@ -122,7 +122,8 @@ impl MatMul {
             let count = TILE.min(cols.end - first);
             let mut w = vec![0.0; count * k];
             w.chunks_exact_mut(k).enumerate().for_each(|(i, w)| self.row(s, first + i, w));
-            let w = transposed_fragments(&w, count, k);
+            // Columns that fill no fragment are right.
+            let w = if count == TILE { transposed_fragments(&w, count, k) } else { w };
             for (i, t) in rows.clone().enumerate() {
                 for j in 0..count {
                     out[i * width + first - cols.start + j] = sum::dot(&w[j * k..][..k], &x[t * k..][..k]);
@@ -136,14 +137,16 @@ fn int_dot(w: &[i16], x: &[i8; ACT_BLOCK]) -> i32 {
     w.iter().zip(x).map(|(&w, &x)| i32::from(w) * i32::from(x)).sum()
 }
 
-/// A matrix of rows of `k` values with its full 16×16 parts transposed, each in its place.
+/// A matrix of rows of `k` values with its 16×16 parts transposed, each in its place; the last rows are filled up with
+/// zeros, values that fill no part are right.
 fn transposed_fragments(x: &[f32], rows: usize, k: usize) -> Vec<f32> {
     let mut out = x.to_vec();
-    for t in (0..rows / TILE * TILE).step_by(TILE) {
+    for t in (0..rows).step_by(TILE) {
+        let height = TILE.min(rows - t);
         for c in (0..k / TILE * TILE).step_by(TILE) {
-            for i in 0..TILE {
+            for i in 0..height {
                 for j in 0..TILE {
-                    out[(t + i) * k + c + j] = x[(t + j) * k + c + i];
+                    out[(t + i) * k + c + j] = if j < height { x[(t + j) * k + c + i] } else { 0.0 };
                 }
             }
         }

@@ -47,14 +47,17 @@ fn each(row: &mut [f32], f: impl Fn(usize, f32) -> f32) {
     row.iter_mut().enumerate().for_each(|(n, x)| *x = f(n, *x));
 }
 
-/// Stores every full tile as its transpose; those at the edges are right.
+/// Stores every tile as its transpose. The last one is filled up with rows of zeros; columns that fill no tile are right.
 fn transpose_tiles(rows: usize, cols: usize, out: &mut [f32]) {
-    for t in (0..rows / TILE * TILE).step_by(TILE) {
+    for t in (0..rows).step_by(TILE) {
+        let height = TILE.min(rows - t);
         for n in (0..cols / TILE * TILE).step_by(TILE) {
-            for i in 0..TILE {
-                for j in 0..i {
-                    out.swap((t + i) * cols + n + j, (t + j) * cols + n + i);
-                }
+            let mut tile = [[0f32; TILE]; TILE];
+            for i in 0..height {
+                tile[i].copy_from_slice(&out[(t + i) * cols + n..][..TILE]);
+            }
+            for i in 0..height {
+                (0..TILE).for_each(|j| out[(t + i) * cols + n + j] = tile[j][i]);
             }
         }
     }
