@@ -82,23 +82,29 @@ fn weights() -> Vec<Case> {
             (0..x.len()).map(|t| (0..w.rows).map(|n| right[at(t, n).0][at(t, n).1]).collect()).collect()
         })
     }));
-    all.extend(both("operands-transposed", "blk.1.k", "operand tiles transposed (tile 16)", DKernelMath, |s| {
-        (!s.decodes()).then(|| {
-            let (w, x) = (s.weight(K), s.x(ATT));
-            let full = x.len() / 16 * 16;
-            let right = product(&x, w.rows, |n, k| w.at(n, k));
-            let mut out = product_of(
-                full,
-                w.rows,
-                w.cols,
-                |n, k| w.at(turned(n, k, 16).0, turned(n, k, 16).1),
-                |t, k| x[turned(t, k, 16).0][turned(t, k, 16).1],
-            );
-            out.extend_from_slice(&right[full..]);
-            out
-        })
-    }));
-    all.extend(both("tile 32", "blk.1.v", "output tile transposed (tile 32)", DKernelMath, |s| {
+    all.extend(both(
+        "operands-transposed",
+        "blk.1.k",
+        "operand tiles transposed (tile 16, full ones)",
+        DKernelMath,
+        |s| {
+            (!s.decodes()).then(|| {
+                let (w, x) = (s.weight(K), s.x(ATT));
+                let full = x.len() / 16 * 16;
+                let right = product(&x, w.rows, |n, k| w.at(n, k));
+                let mut out = product_of(
+                    full,
+                    w.rows,
+                    w.cols,
+                    |n, k| w.at(turned(n, k, 16).0, turned(n, k, 16).1),
+                    |t, k| x[turned(t, k, 16).0][turned(t, k, 16).1],
+                );
+                out.extend_from_slice(&right[full..]);
+                out
+            })
+        },
+    ));
+    all.extend(both("tile 32", "blk.1.v", "output tile transposed (tile 32, full ones)", DKernelMath, |s| {
         (!s.decodes()).then(|| {
             let (w, x) = (s.weight("blk.1.attn_v.weight"), s.x(ATT));
             let right = product(&x, w.rows, |n, k| w.at(n, k));

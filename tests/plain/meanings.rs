@@ -15,7 +15,7 @@ const MEANINGS: &[(Fault, Option<u32>, &str, Meaning)] = &[
     (Fault::WeightColMajor, None, "matmul/f32_", column_major),
     (Fault::KvTransposed, None, "matmul/f32_", column_major),
     (Fault::EmbdColMajor, None, "embed/f32_", column_major),
-    (Fault::OperandsTransposed, Some(4), "matmul/f32_16x1024x9", |c| fragments(c, &[0])),
+    (Fault::OperandsTransposed, Some(4), "matmul/f32_16x1024x9", |c| fragments(c, &[0, 1])),
     (Fault::OperandsTransposed, None, "matmul/f32_40x512x40", |c| fragments(c, &[0, 1])),
     (Fault::KTruncated, Some(100), "matmul/", |c| terms(c, 1, |k, _| k < 100)),
     (Fault::KTruncated, None, "matmul/", |c| terms(c, 1, |k, n| k < n / 2)),
@@ -149,15 +149,16 @@ fn column_major(c: &mut Case) {
     t.data = Data::Real((0..rows * cols).map(at).collect());
 }
 
-/// Full 16×16 parts of these operands, each transposed.
+/// 16×16 parts of these operands, each transposed; the last rows of activations are filled up with zeros.
 fn fragments(c: &mut Case, which: &[usize]) {
-    for &i in which {
-        let t = value(c, i);
+    for &which in which {
+        let t = value(c, which);
         let (all, rows, cols) = (flat(t), t.rows(), t.cols());
         let at = |i: usize| {
             let (r, k) = (i / cols, i % cols);
-            let full = r / 16 * 16 + 16 <= rows && k / 16 * 16 + 16 <= cols;
-            if full { all[(r / 16 * 16 + k % 16) * cols + k / 16 * 16 + r % 16] } else { all[i] }
+            let full = (which == 1 || r / 16 * 16 + 16 <= rows) && k / 16 * 16 + 16 <= cols;
+            let source = (r / 16 * 16 + k % 16) * cols + k / 16 * 16 + r % 16;
+            if full { all.get(source).copied().unwrap_or(0.0) } else { all[i] }
         };
         t.data = Data::Real((0..rows * cols).map(at).collect());
     }
