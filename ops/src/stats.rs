@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 /// Statistics of one row of values, computed where the row lies.
 ///
-/// Sums run over finite values, in 16 interleaved f64 sums folded by halves, so that every backend that follows
-/// the definition gives the same numbers. `hash` covers the bits of every value and its place.
+/// A row is cut into segments of [`Stats::SEGMENT`] values. In each, sums run over finite values in 16 interleaved f64
+/// sums folded by halves; the segments' sums are added in order. Every backend that follows the definition gives the same
+/// numbers, however many threads share a row. `hash` covers the bits of every value and its place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
     /// Values in the row.
@@ -32,34 +33,50 @@ pub struct Stats {
 }
 
 /// Sums kept side by side.
-pub const LANES: usize = 16;
+const LANES: usize = 16;
 
 impl Stats {
+    /// Values that are summed up together.
+    pub const SEGMENT: usize = 512;
+
     /// The statistics of a row.
     ///
-    /// Inlined into its caller, so that a backend can have it compiled for its instruction set. A pass for each group of
-    /// quantities: in one they would not fit the registers, and compilers would make no vectors of it.
+    /// Inlined into its caller, so that a backend can have it compiled for its instruction set.
     #[inline(always)]
     pub fn of(row: &[f32]) -> Stats {
+        // No closure, which would not be compiled for the caller's instruction set.
+        let mut sum = Stats::default();
+        for (i, segment) in row.chunks(Stats::SEGMENT).enumerate() {
+            sum = sum.then(&Stats::of_segment(segment, i));
+        }
+        sum
+    }
+
+    /// The statistics of a row's segment number `index`.
+    ///
+    /// A pass for each group of quantities: in one they would not fit the registers, and compilers would make no vectors
+    /// of it.
+    #[inline(always)]
+    pub fn of_segment(values: &[f32], index: usize) -> Stats {
         let (mut nan, mut inf, mut zeros) = (0u32, 0u32, 0u32);
-        for v in row {
+        for v in values {
             let size = v.to_bits() & !SIGN;
             nan += u32::from(size > INFINITY);
             inf += u32::from(size == INFINITY);
             zeros += u32::from(size == 0);
         }
         let (mut low, mut high) = (0u32, 0u32);
-        for (i, v) in row.iter().enumerate() {
-            let (a, b) = mix(v.to_bits(), i as u32);
+        let first = (index * Stats::SEGMENT) as u32;
+        for (i, v) in values.iter().enumerate() {
+            let (a, b) = mix(v.to_bits(), first + i as u32);
             low = low.wrapping_add(a);
             high = high.wrapping_add(b);
         }
-        let min = extreme(row, f32::INFINITY, |x, m| x < m);
-        let max = extreme(row, f32::NEG_INFINITY, |x, m| x > m);
-        let [sum, abs_sum, sum_sq] = sums(row);
-        let none = (nan + inf) as usize == row.len();
+        let (min, max) = extremes(values);
+        let [sum, abs_sum, sum_sq] = sums(values);
+        let none = (nan + inf) as usize == values.len();
         Stats {
-            count: row.len() as u32,
+            count: values.len() as u32,
             min: if none { 0.0 } else { min },
             max: if none { 0.0 } else { max },
             sum,
@@ -69,6 +86,29 @@ impl Stats {
             inf,
             zeros,
             hash: u64::from(high) << 32 | u64::from(low),
+        }
+    }
+
+    /// The statistics of this part of a row and the segment after it.
+    pub fn then(&self, next: &Stats) -> Stats {
+        let pick = |mine: f32, other: f32, f: fn(f32, f32) -> f32| match (self.finite(), next.finite()) {
+            (0, _) => other,
+            (_, 0) => mine,
+            _ => f(mine, other),
+        };
+        let half = |h: u64, shift: u32| (h >> shift) as u32;
+        let add = |shift| u64::from(half(self.hash, shift).wrapping_add(half(next.hash, shift))) << shift;
+        Stats {
+            count: self.count + next.count,
+            min: pick(self.min, next.min, f32::min),
+            max: pick(self.max, next.max, f32::max),
+            sum: self.sum + next.sum,
+            abs_sum: self.abs_sum + next.abs_sum,
+            sum_sq: self.sum_sq + next.sum_sq,
+            nan: self.nan + next.nan,
+            inf: self.inf + next.inf,
+            zeros: self.zeros + next.zeros,
+            hash: add(32) | add(0),
         }
     }
 
@@ -105,21 +145,21 @@ fn finite(v: f32, other: f32) -> f32 {
     if v.to_bits() & !SIGN < INFINITY { v } else { other }
 }
 
-/// The value that `beats` all others, lane by lane; `least` if none does.
+/// The smallest and the largest finite value; anything if there is none.
+///
+/// As integers that have the order of the floats, since compilers make vectors of those.
 #[inline(always)]
-fn extreme(row: &[f32], least: f32, beats: impl Fn(f32, f32) -> bool) -> f32 {
-    let better = |m: f32, x: f32| if beats(x, m) { x } else { m };
-    let mut lanes = [least; LANES];
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    for c in chunks {
-        for i in 0..LANES {
-            lanes[i] = better(lanes[i], finite(c[i], least));
-        }
+fn extremes(row: &[f32]) -> (f32, f32) {
+    let (mut min, mut max) = (i32::MAX, i32::MIN);
+    for v in row {
+        let bits = v.to_bits() as i32;
+        let key = bits ^ ((bits >> 31) & i32::MAX);
+        let finite = (bits & i32::MAX) < INFINITY as i32;
+        min = min.min(if finite { key } else { i32::MAX });
+        max = max.max(if finite { key } else { i32::MIN });
     }
-    for (m, &v) in lanes.iter_mut().zip(rest) {
-        *m = better(*m, finite(v, least));
-    }
-    halve(lanes, better)
+    let value = |key: i32| f32::from_bits((key ^ ((key >> 31) & i32::MAX)) as u32);
+    (value(min), value(max))
 }
 
 /// The sums of the finite values, their magnitudes and their squares.
@@ -150,7 +190,9 @@ fn sums(row: &[f32]) -> [f64; 3] {
 
 /// Folds lanes by halves.
 #[inline(always)]
-fn halve<T: Copy>(mut lanes: [T; LANES], join: impl Fn(T, T) -> T) -> T {
+fn halve<T: Copy>(lanes: [T; LANES], join: impl Fn(T, T) -> T) -> T {
+    // Compilers would lay the loops before out for this fold, with a dozen shuffles a turn.
+    let mut lanes = std::hint::black_box(lanes);
     let mut half = LANES / 2;
     while half > 0 {
         for i in 0..half {

@@ -1,6 +1,6 @@
 //! Taps: a stage that reads a value where it lies and keeps statistics and rows for the sink.
 
-use crate::kernels::stats::stats;
+use crate::kernels::stats::{stats, stats_of_codes};
 use crate::ops::{Kernel, Memory, Place};
 use crate::simd::Level;
 use greta_backend::taps::{kept, row_cols, row_dim, tapped_rows};
@@ -55,6 +55,7 @@ impl TapPoint {
 pub(crate) struct TapBuffer {
     /// Row of the value, index of its token.
     pub rows: Vec<(u32, u32)>,
+    /// Of each segment of each row.
     pub stats: Vec<Stats>,
     pub reals: Vec<f32>,
     pub ints: Vec<i32>,
@@ -64,7 +65,7 @@ impl TapBuffer {
     /// Makes room for the rows of a step.
     pub fn prepare(&mut self, point: &TapPoint, at: StepAt, batch: &Batch) {
         tapped_rows(&point.spec, point.dim, at, batch, &mut self.rows);
-        self.stats.resize(self.rows.len(), Stats::default());
+        self.stats.resize(self.rows.len() * segments(point.cols), Stats::default());
         let values = self.rows.len() * point.kept;
         match point.dtype {
             DType::I32 | DType::I8 => self.ints.resize(values, 0),
@@ -97,6 +98,7 @@ impl TapBuffer {
         batch: &Batch,
         sink: &mut dyn TapSink,
     ) -> Result<(), BackendError> {
+        let parts = segments(point.cols);
         for (i, &(row, token)) in self.rows.iter().enumerate() {
             let t = token as usize;
             let kept = i * point.kept..(i + 1) * point.kept;
@@ -115,7 +117,7 @@ impl TapBuffer {
                 at,
                 dtype: point.dtype,
                 cols: point.cols,
-                stats: &self.stats[i],
+                stats: &self.stats[i * parts..(i + 1) * parts].iter().fold(Stats::default(), |sum, s| sum.then(s)),
                 values,
                 route,
                 buffer: &point.buffer,
@@ -137,7 +139,12 @@ pub(crate) struct TapView {
     ints: *mut i32,
 }
 
-/// A tap's stage: a chunk is a row.
+/// How many segments a row of `cols` values has.
+fn segments(cols: usize) -> usize {
+    cols.div_ceil(Stats::SEGMENT)
+}
+
+/// A tap's stage: a chunk is a segment of a row.
 pub(crate) struct TapKernel {
     pub index: usize,
     pub level: Level,
@@ -149,52 +156,55 @@ pub(crate) struct TapKernel {
 
 impl Kernel for TapKernel {
     fn chunks(&self, m: &Memory) -> usize {
-        m.tap(self.index).map_or(0, |v| v.len)
+        m.tap(self.index).map_or(0, |v| v.len * segments(self.cols))
     }
 
     unsafe fn run(&self, m: &Memory, chunk: usize) {
         let Some(view) = m.tap(self.index) else { return };
-        let n = self.cols;
-        // SAFETY: the session made room for `len` rows; the row, its statistics and values are this chunk's alone.
-        let row = unsafe { *view.rows.add(chunk) }.0 as usize;
-        let mut wide = Vec::new();
-        let source: &[f32] = match (&self.place, self.dtype) {
+        let (entry, part) = (chunk / segments(self.cols), chunk % segments(self.cols));
+        // SAFETY: the session made room for `len` rows; the segment, its statistics and values are this chunk's alone.
+        let row = unsafe { *view.rows.add(entry) }.0 as usize;
+        let first = part * Stats::SEGMENT;
+        let (at, len) = (row * self.cols + first, Stats::SEGMENT.min(self.cols - first));
+        let (kept, to) = (self.kept.saturating_sub(first).min(len), entry * self.kept + first);
+        let found = match (&self.place, self.dtype) {
             (Place::State(state), _) => {
                 // The slot of the row's token; rows of a cache are tokens of the step.
                 let slot = m.input(greta_graph::Input::Slots)[row] as usize;
                 // SAFETY: no stage that writes this cache runs beside one that reads it.
-                wide = unsafe { m.cache_row(*state, slot) };
-                &wide
+                let wide = unsafe { m.cache_row(*state, slot) };
+                let wide = &wide[first..][..len];
+                // SAFETY: the session made room for the kept values of each row.
+                unsafe { std::ptr::copy_nonoverlapping(wide.as_ptr(), view.reals.add(to), kept) };
+                stats(self.level, wide, part)
             }
-            // SAFETY: the value is complete and has this row.
-            (place, DType::F32) => unsafe { &m.read::<f32>(place, (row + 1) * n)[row * n..] },
+            (place, DType::F32) => {
+                // SAFETY: the value is complete and has this row.
+                let reals = unsafe { &m.read::<f32>(place, at + len)[at..] };
+                // SAFETY: as above.
+                unsafe { std::ptr::copy_nonoverlapping(reals.as_ptr(), view.reals.add(to), kept) };
+                stats(self.level, reals, part)
+            }
             (place, DType::I32) => {
                 // SAFETY: as above.
-                let ints = unsafe { &m.read::<i32>(place, (row + 1) * n)[row * n..] };
-                // SAFETY: the session made room for the kept values of each row.
-                unsafe { std::ptr::copy_nonoverlapping(ints.as_ptr(), view.ints.add(chunk * self.kept), self.kept) };
-                wide.extend(ints.iter().map(|&v| v as f32));
-                &wide
+                let ints = unsafe { &m.read::<i32>(place, at + len)[at..] };
+                // SAFETY: as above.
+                unsafe { std::ptr::copy_nonoverlapping(ints.as_ptr(), view.ints.add(to), kept) };
+                let wide: Vec<f32> = ints.iter().map(|&v| v as f32).collect();
+                stats(self.level, &wide, part)
             }
             (place, _) => {
                 // SAFETY: as above; what is neither f32 nor i32 in a slot is the codes of activations.
-                let codes = unsafe { &m.read::<i8>(place, (row + 1) * n)[row * n..] };
-                for (i, &v) in codes[..self.kept].iter().enumerate() {
+                let codes = unsafe { &m.read::<i8>(place, at + len)[at..] };
+                for (i, &v) in codes[..kept].iter().enumerate() {
                     // SAFETY: as above.
-                    unsafe { *view.ints.add(chunk * self.kept + i) = i32::from(v) };
+                    unsafe { *view.ints.add(to + i) = i32::from(v) };
                 }
-                wide.extend(codes.iter().map(|&v| f32::from(v)));
-                &wide
+                stats_of_codes(self.level, codes, part)
             }
         };
-        let real = !matches!(self.dtype, DType::I32 | DType::I8);
         // SAFETY: as above.
-        unsafe {
-            *view.stats.add(chunk) = stats(self.level, source);
-            if real {
-                std::ptr::copy_nonoverlapping(source.as_ptr(), view.reals.add(chunk * self.kept), self.kept);
-            }
-        }
+        unsafe { *view.stats.add(chunk) = found };
     }
 
     fn route(&self, _: &Bindings) -> String {

@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 /// The tests are llama-bench's: pp N runs N random tokens as a prompt, tg N runs N single-token steps from an empty cache;
 /// both give tokens a second, after one run that is not counted. Sampling is no part of it.
 ///
-/// With --taps each test is measured twice, without taps and with them, run by run in turn.
+/// With --taps each test is measured without taps and with them, in up to five turns of fresh engines: two at once would
+/// compete for the caches with two copies of the weights.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   greta bench -m model.gguf -p 512 -n 128 -r 3 -t 2
@@ -62,24 +63,61 @@ impl Bench {
             anyhow::bail!("a test of {longest} tokens does not fit a context of {limit}; give smaller -p and -n");
         }
         let options = EngineOptions { context: Some(context), max_tokens: STEP, ..self.common.engine_options() };
-        let mut loaded = vec![self.common.load(&model, options.clone())?];
+        let mut kinds = vec![options.clone()];
         if !self.taps.is_empty() {
             let spec = TapSpec { detail: self.detail, ..TapSpec::default() };
             let patterns = self.taps.iter().flat_map(|p| taps::split(p));
             let taps = patterns.map(|p| TapRequest::new(&p, spec.clone())).collect::<Result<_, _>>()?;
             let tap_mode = if self.as_executed { TapMode::AsExecuted } else { TapMode::Semantic };
-            loaded.push(self.common.load(&model, EngineOptions { taps, tap_mode, ..options })?);
+            kinds.push(EngineOptions { taps, tap_mode, ..options.clone() });
         }
+        let load = |options: &EngineOptions<'static>| self.common.load(&model, options.clone());
+        // What the options leave open is the same in every engine.
+        let mut loaded = load(&options)?;
         let guard = Guard::arm();
-        let mut report = Report::new(self, &model, &loaded[0])?;
+        let mut report = Report::new(self, &model, &loaded)?;
         for test in tests {
-            let samples = test.measure(&mut loaded, model.vocab(), self.repetitions, &guard)?;
+            let samples = self.measure(&test, &kinds, &mut loaded, &load, &guard)?;
             for (samples, tapped) in samples.into_iter().zip([false, true]) {
                 report.add(&test, samples, tapped)?;
             }
         }
         report.finish()?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// The times of a test's runs, of each kind of engine.
+    fn measure(
+        &self,
+        test: &Test,
+        kinds: &[EngineOptions<'static>],
+        loaded: &mut Loaded,
+        load: &dyn Fn(&EngineOptions<'static>) -> anyhow::Result<Loaded>,
+        guard: &Guard,
+    ) -> anyhow::Result<Vec<Vec<Duration>>> {
+        let (runs, turns) = (self.repetitions, if kinds.len() > 1 { self.repetitions.min(5) } else { 1 });
+        let progress = Progress::new("measuring", Unit::Things("runs"));
+        let mut samples = vec![Vec::new(); kinds.len()];
+        for turn in 0..turns {
+            let part = runs * turn / turns..runs * (turn + 1) / turns;
+            for (i, kind) in kinds.iter().enumerate() {
+                if kinds.len() > 1 {
+                    *loaded = load(kind)?;
+                }
+                // The first run of an engine is not counted.
+                for run in std::iter::once(None).chain(part.clone().map(Some)) {
+                    let tokens = random_tokens(test.tokens(), loaded.engine.model().vocab(), run.map_or(0, |n| n + 1));
+                    let time = test.once(&mut loaded.context, &tokens, i > 0, guard)?;
+                    if guard.hit() {
+                        return Err(Interrupted.into());
+                    }
+                    samples[i].extend(run.map(|_| time));
+                    let done = samples.iter().map(|s| s.len() as u64).sum();
+                    progress.set_noted(done, (runs * kinds.len()) as u64, &test.name());
+                }
+            }
+        }
+        Ok(samples)
     }
 
     fn tests(&self) -> anyhow::Result<Vec<Test>> {
@@ -109,32 +147,6 @@ impl Test {
 
     fn tokens(&self) -> usize {
         self.n_prompt + self.n_gen
-    }
-
-    /// The time of each run after the first, of each engine; they take turns.
-    fn measure(
-        &self,
-        engines: &mut [Loaded],
-        vocab: usize,
-        runs: usize,
-        guard: &Guard,
-    ) -> anyhow::Result<Vec<Vec<Duration>>> {
-        let progress = Progress::new("measuring", Unit::Things("runs"));
-        let mut samples = vec![Vec::new(); engines.len()];
-        for run in 0..=runs {
-            let tokens = random_tokens(self.tokens(), vocab, run);
-            for (i, engine) in engines.iter_mut().enumerate() {
-                let time = self.once(&mut engine.context, &tokens, i > 0, guard)?;
-                if guard.hit() {
-                    return Err(Interrupted.into());
-                }
-                if run > 0 {
-                    samples[i].push(time);
-                }
-            }
-            progress.set_noted(run as u64 + 1, runs as u64 + 1, &self.name());
-        }
-        Ok(samples)
     }
 
     fn once(&self, context: &mut Context, tokens: &[u32], tapped: bool, guard: &Guard) -> anyhow::Result<Duration> {
