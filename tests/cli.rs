@@ -1,6 +1,7 @@
 //! The `greta` command as a user meets it: JSON shapes, exit codes, messages, and what goes to which stream.
 
 mod bad_input;
+mod faults;
 mod import;
 mod models;
 mod remote;
@@ -20,6 +21,7 @@ pub fn trials() -> Vec<Trial> {
     all.extend(run::trials());
     all.extend(bad_input::trials());
     all.extend(import::trials());
+    all.extend(faults::trials());
     all.extend(trace::trials());
     all.extend(remote::trials());
     all

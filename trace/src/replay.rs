@@ -99,6 +99,13 @@ pub struct Replayed {
 }
 
 impl Bundle {
+    /// The check that found a culprit, as a bundle; `None` where it is of a kind that none can be made of.
+    pub fn of(judge: &Judge<'_>, culprit: &Culprit) -> Result<Option<Bundle>, TraceError> {
+        let (Some(id), Some(worst)) = (judge.graph.find(&culprit.node), &culprit.worst) else { return Ok(None) };
+        let check = judge.check(id, worst.at.prompt, worst.at.order)?;
+        Ok(Bundle::new(judge, &check, culprit))
+    }
+
     /// Cuts a bundle out of a failed check.
     pub fn new(judge: &Judge<'_>, check: &NodeCheck, culprit: &Culprit) -> Option<Bundle> {
         let node = judge.graph.node(check.node);

@@ -246,13 +246,9 @@ impl Run<'_> {
 
     /// What the culprit read and gave, to be run alone.
     fn bundle(&self, recording: &Recording, culprit: &Culprit) -> Result<Option<Bundle>, TraceError> {
-        let (Some(graph), Some(worst)) = (&recording.graph, &culprit.worst) else { return Ok(None) };
-        let Some(id) = graph.find(&culprit.node) else { return Ok(None) };
         let weights = self.model.weights();
         let options = JudgeOptions { nodes: None, rows: self.options.rows };
-        let judge = Judge::new(recording, &*weights, options)?;
-        let check = judge.check(id, worst.at.prompt, worst.at.order)?;
-        Ok(Bundle::new(&judge, &check, culprit))
+        Bundle::of(&Judge::new(recording, &*weights, options)?, culprit)
     }
 
     /// Some hypotheses need rows that were not kept: records the culprit and its operands whole and asks again.

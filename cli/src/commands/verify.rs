@@ -9,7 +9,8 @@ use crate::{json, output, progress};
 use greta::EngineOptions;
 use greta::graph::NamePattern;
 use greta::trace::foreign::{self, ForeignOptions};
-use greta::trace::judge::{Judge, JudgeOptions, VerdictKind};
+use greta::trace::judge::{Judge, JudgeOptions, Verdict, VerdictKind};
+use greta::trace::replay::Bundle;
 use greta::trace::verify::{self, Outcome, VerifyOptions};
 use greta::trace::{Recording, Status, TraceError, TracePlan};
 use std::path::PathBuf;
@@ -96,12 +97,7 @@ impl Verify {
             other => other?,
         };
         drop(told);
-        if let (Some(bundle), Some(culprit), false) = (bundle, &mut verified.verdict.culprit, self.no_bundle) {
-            let name = format!("greta-replay-{}", culprit.node);
-            let dir = self.bundle_dir.clone().unwrap_or_else(|| name.into());
-            bundle.save(&dir)?;
-            culprit.bundle = Some(dir.display().to_string());
-        }
+        self.save(bundle, &mut verified.verdict)?;
         match self.common.json {
             true => json::print(&serde_json::to_value(&verified)?)?,
             false => {
@@ -131,20 +127,29 @@ impl Verify {
             !guard.hit()
         };
         let options = JudgeOptions { nodes: self.nodes.clone(), rows: self.rows };
-        let found = match recording.info.is_greta() {
+        let judge = || match recording.info.is_greta() {
             true => {
-                verdict::same_model(&recording.info, &model)?;
                 let weights = model.weights();
                 let judge = Judge::new(&recording, &*weights, options)?;
-                judge.run(&tell)
+                let found = judge.run(&tell)?;
+                let bundle = found.culprit.as_ref().map(|c| Bundle::of(&judge, c)).transpose()?;
+                Ok((found, bundle.flatten()))
             }
-            false => foreign::judge(&recording, &model, &ForeignOptions { arith: None, judge: options }, &tell),
+            // Its op would run on another engine's kernel.
+            false => {
+                let options = ForeignOptions { arith: None, judge: options };
+                foreign::judge(&recording, &model, &options, &tell).map(|found| (found, None))
+            }
         };
-        let found = match found {
+        if recording.info.is_greta() {
+            verdict::same_model(&recording.info, &model)?;
+        }
+        let (mut found, bundle) = match judge() {
             Err(TraceError::Interrupted) => return Err(Interrupted.into()),
             other => other?,
         };
         drop(told);
+        self.save(bundle, &mut found)?;
         match self.common.json {
             true => json::print(&serde_json::to_value(&found)?)?,
             false => output::print(&verdict::text(&found, &recording.info))?,
@@ -153,6 +158,19 @@ impl Verify {
             output::warn("the run is incomplete; what it recorded was judged");
         }
         Ok(code(found.verdict))
+    }
+}
+
+impl Verify {
+    /// Writes the replay bundle, and notes in the verdict where it is.
+    fn save(&self, bundle: Option<Bundle>, found: &mut Verdict) -> anyhow::Result<()> {
+        if let (Some(bundle), Some(culprit), false) = (bundle, &mut found.culprit, self.no_bundle) {
+            let name = format!("greta-replay-{}", culprit.node);
+            let dir = self.bundle_dir.clone().unwrap_or_else(|| name.into());
+            bundle.save(&dir)?;
+            culprit.bundle = Some(dir.display().to_string());
+        }
+        Ok(())
     }
 }
 

@@ -99,7 +99,7 @@ fn cell(b: &Bench<'_>, s: &Subject, e: &Entry, layer: Option<u32>, node: &str, p
                 0.0
             }
         }
-        _ => moved(s, &recording, node, p)?,
+        _ => moved(s, &recording, node, p)?.ratio,
     };
     row.eligible = row.ratio > 2.0;
     let names = |c: &Culprit, h: &str| {
@@ -124,12 +124,17 @@ pub(super) fn pair(b: &Bench<'_>, s: &Subject, pair: &Pair, report: &mut FaultRe
     let inject = |(fault, node): (Fault, &str)| Injection { fault, node: node.into(), phase: None, param: None };
     for p in 0..s.prompts.len() {
         let (said, recording) = said(b, s, &[inject(pair.first), inject(pair.second)], &plan(), 1, p)?;
-        let ratio = moved(s, &recording, pair.first.1, p)?;
-        let located = said.as_ref().is_some_and(|c| c.node == pair.first.1);
+        // Which comes first is decided by the steps: a rotation at position 0 is right whatever its pairing.
+        let (first, second) = (moved(s, &recording, pair.first.1, p)?, moved(s, &recording, pair.second.1, p)?);
+        let (node, Moved { ratio, .. }) = match second.order < first.order {
+            true => (pair.second.1, second),
+            false => (pair.first.1, first),
+        };
+        let located = said.as_ref().is_some_and(|c| c.node == node);
         report.rows.push(Row {
             fault: format!("{}+{}", pair.first.0, pair.second.0),
-            node: pair.first.1.into(),
-            layer: crate::judge::layer(pair.first.1),
+            node: node.into(),
+            layer: crate::judge::layer(node),
             prompt: s.prompts[p].id.clone(),
             model: s.name.clone(),
             ratio,
@@ -196,14 +201,23 @@ fn said(
     Ok((found.verified.verdict.culprit, found.recording))
 }
 
-/// How far a node's output moves on clean inputs, over its bound: the worst element of the first step whose operands
-/// are those of the clean run.
-fn moved(s: &Subject, faulty: &Recording, node: &str, p: usize) -> Result<f64, TraceError> {
+/// How far a node's output moves on clean inputs.
+#[derive(Clone, Copy)]
+struct Moved {
+    /// The worst element, over its bound.
+    ratio: f64,
+    /// The step.
+    order: u32,
+}
+
+/// How far a node's output moves in the first step where it does. The operands there are those of the clean run, unless
+/// another fault came before.
+fn moved(s: &Subject, faulty: &Recording, node: &str, p: usize) -> Result<Moved, TraceError> {
     let clean: &Recording = &s.clean[p].0;
     let weights = s.model.weights();
     let judge = Judge::new(clean, &*weights, JudgeOptions::default())?;
-    let Some(id) = judge.graph.find(node) else { return Ok(0.0) };
-    let mut worst = 0.0f64;
+    let mut found = Moved { ratio: 0.0, order: u32::MAX };
+    let Some(id) = judge.graph.find(node) else { return Ok(found) };
     for (prompt, order) in judge.steps() {
         let rows = judge.targets(id, prompt, order);
         if rows.is_empty() {
@@ -215,15 +229,16 @@ fn moved(s: &Subject, faulty: &Recording, node: &str, p: usize) -> Result<f64, T
             let Some(series) = faulty.get(&name) else { continue };
             for (r, at) in check.rows.iter().enumerate() {
                 let Some(row) = series.find(at.prompt, at.order, at.seq, at.position) else { continue };
-                worst = worst.max(over(&series.values(row), want, r, &check.bounds[o]));
+                found.ratio = found.ratio.max(over(&series.values(row), want, r, &check.bounds[o]));
             }
         }
         // Later steps read caches that the fault may have changed.
-        if worst > 1.0 {
+        if found.ratio > 1.0 {
+            found.order = order;
             break;
         }
     }
-    Ok(worst)
+    Ok(found)
 }
 
 fn over(got: &[f64], want: &HostTensor, r: usize, bound: &[f64]) -> f64 {

@@ -3,12 +3,12 @@
 //! Everything here is a wrong epsilon: a mean square m' instead of m is what ε + m' − m gives, so a fused norm is
 //! predicted by the same op with another attribute.
 
-use super::scene::{Scene, some_rows};
+use super::scene::{Scene, like, some_rows};
 use super::sums::LANES;
 use super::{Hypothesis, Prediction};
 use crate::At;
 use crate::judge::Class;
-use greta_ops::{Fused, HostTensor, Op, RmsNorm};
+use greta_ops::{Fused, Op, RmsNorm};
 
 pub(super) const ROOM: &[Hypothesis] = &[
     Hypothesis { name: "epsilon", class: Class::BNormStats, predict: epsilon },
@@ -40,8 +40,13 @@ pub(super) fn of_rows<'s>(
     eps: impl Fn(usize) -> Option<f64>,
 ) -> Option<Prediction<'s>> {
     scene.row_by_row(detail, |r, _: &At| {
-        let ins: Vec<HostTensor> = vec![some_rows(&scene.ins[0], &[r]), scene.ins[1].clone()];
-        Some((with_eps(scene.op, eps(r)?), ins))
+        let eps = eps(r)?;
+        // The attribute is an f32, too coarse for what cancels a large mean square. A row s·x with ε' gives what x gives
+        // with ε'/s².
+        let scale = (f64::from(eps as f32) / eps).sqrt();
+        let scale = if scale.is_finite() && scale > 0.0 { scale } else { 1.0 };
+        let x = scene.ins[0].row(r).iter().map(|v| v * scale).collect();
+        Some((with_eps(scene.op, eps), vec![like(&some_rows(&scene.ins[0], &[r]), x), scene.ins[1].clone()]))
     })
 }
 
