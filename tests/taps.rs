@@ -1,6 +1,6 @@
 //! Taps: what they record, and that looking changes nothing (P2).
 
-use crate::support::{Outcome, all, cpu, synth_tiny, trial};
+use crate::support::{Outcome, all, cpu, smollm2, synth_tiny, trial};
 use greta_backend::{Backend, Phase};
 use greta_cpu::simd::Level;
 use greta_cpu::{Cpu, CpuOptions};
@@ -11,6 +11,7 @@ use greta_reference::Reference;
 use greta_trace::tracer::{self, TracePlan};
 use greta_trace::{PromptInfo, Recording, Row, Series};
 use libtest_mimic::Trial;
+use std::path::Path;
 use std::sync::Arc;
 
 pub fn trials() -> Vec<Trial> {
@@ -21,12 +22,18 @@ pub fn trials() -> Vec<Trial> {
         trial("taps/as_executed_moves_nothing", as_executed_moves_nothing),
         trial("taps/reference", reference),
         trial("taps/quantised_activations", quantised),
-        trial("taps/p2/reference", || looking_changes_nothing("Q4_K_M", Arithmetic::Int8, &Reference)),
+        trial("taps/p2/reference", || looking_changes_nothing(&synth_tiny("Q4_K_M")?, Arithmetic::Int8, &Reference)),
     ];
     for mix in ["F32", "F16", "Q4_0", "Q4_K_M", "Q8_0", "Q6_K"] {
         for arith in [Arithmetic::Exact, Arithmetic::Int8] {
-            list.push(trial(format!("taps/p2/{mix}/{arith}"), move || looking_changes_nothing(mix, arith, &cpu(2)?)));
+            list.push(trial(format!("taps/p2/{mix}/{arith}"), move || {
+                looking_changes_nothing(&synth_tiny(mix)?, arith, &cpu(2)?)
+            }));
         }
+    }
+    for arith in [Arithmetic::Exact, Arithmetic::Int8] {
+        let test = move || looking_changes_nothing(&smollm2("Q4_1")?, arith, &cpu(2)?);
+        list.push(trial(format!("taps/p2/smollm2-Q4_1/{arith}"), test));
     }
     list
 }
@@ -58,7 +65,15 @@ pub fn record(
     backend: &dyn Backend,
     options: &EngineOptions<'_>,
 ) -> Result<(Recording, tracer::Logits), Outcome> {
-    let model = Arc::new(Model::open(&synth_tiny(mix)?)?);
+    record_file(&synth_tiny(mix)?, backend, options)
+}
+
+fn record_file(
+    path: &Path,
+    backend: &dyn Backend,
+    options: &EngineOptions<'_>,
+) -> Result<(Recording, tracer::Logits), Outcome> {
+    let model = Arc::new(Model::open(path)?);
     let plan = TracePlan { decode_steps: 2, chunk: Some(16), ..TracePlan::default() };
     Ok(tracer::record(&model, backend, options, &prompts(), &plan, &mut |_, _, _| true)?)
 }
@@ -67,9 +82,9 @@ fn bits(logits: &tracer::Logits) -> Vec<u32> {
     logits.iter().flatten().flatten().map(|x| x.to_bits()).collect()
 }
 
-fn looking_changes_nothing(mix: &str, arith: Arithmetic, backend: &dyn Backend) -> Result<(), Outcome> {
+fn looking_changes_nothing(path: &Path, arith: Arithmetic, backend: &dyn Backend) -> Result<(), Outcome> {
     let run = |taps: Vec<TapRequest>, tap_mode| {
-        record(mix, backend, &EngineOptions { arith, taps, tap_mode, ..EngineOptions::default() })
+        record_file(path, backend, &EngineOptions { arith, taps, tap_mode, ..EngineOptions::default() })
     };
     let want = bits(&run(Vec::new(), TapMode::Semantic)?.1);
     let mut failures = Vec::new();
