@@ -1,6 +1,8 @@
 //! Passes: a pass rebuilds the graph, it never edits in place.
 
-use crate::{BuildError, Graph, GraphBuilder, Kind, NodeId, TapMode, TapRequest, Value, insert_taps, passes};
+use crate::{
+    BuildError, Graph, GraphBuilder, Kind, NodeId, TapMode, TapRequest, Value, insert_taps, passes, taps::delay_taps,
+};
 use greta_ops::Op;
 use std::collections::HashMap;
 
@@ -190,6 +192,10 @@ impl Pipeline {
         }
         if self.mode == TapMode::AsExecuted && !self.taps.is_empty() {
             graph = insert_taps(&graph, &self.taps)?;
+        }
+        // As executed, no buffer may move for a tap.
+        if !self.taps.is_empty() && self.mode == TapMode::Semantic {
+            graph = delay_taps(&graph)?;
         }
         Ok((graph, log))
     }

@@ -165,6 +165,30 @@ pub fn insert_taps(g: &Graph, requests: &[TapRequest]) -> Result<Graph, BuildErr
     Ok(rw.finish()?.graph)
 }
 
+/// Moves every tap behind the next op that takes long, and keeps their order.
+///
+/// The value lives until then, and threads that are done with their part of the op look at it meanwhile, where the short
+/// ops between would have to wait for the tap.
+pub(crate) fn delay_taps(g: &Graph) -> Result<Graph, BuildError> {
+    let (mut rw, mut waiting) = (Rewriter::new(g), Vec::new());
+    for (id, node) in g.nodes() {
+        if matches!(node.kind, Kind::Tap(_)) {
+            waiting.push(id);
+            continue;
+        }
+        rw.copy(id)?;
+        if matches!(node.kind, Kind::Op(Op::MatMul(_) | Op::Attention(_))) {
+            for tap in waiting.drain(..) {
+                rw.copy(tap)?;
+            }
+        }
+    }
+    for tap in waiting {
+        rw.copy(tap)?;
+    }
+    Ok(rw.finish()?.graph)
+}
+
 fn tappable(g: &Graph, id: NodeId) -> bool {
     match &g.node(id).kind {
         Kind::Op(_) => true,

@@ -172,7 +172,8 @@ enum Touched {
 /// Puts barriers where they are needed, and taps where they need none.
 ///
 /// A barrier stands before a stage that reads what was written, or writes what was used, since the last barrier. A tap
-/// waits for the next barrier that another stage needs anyway, unless that stage would overwrite what it looks at.
+/// of what was written since waits for the next barrier that another stage needs anyway, unless that stage would overwrite
+/// what it looks at.
 fn place_barriers(plan: &Plan, state_of: &HashMap<NodeId, usize>, stages: Vec<Stage>) -> Vec<Stage> {
     let g = plan.graph();
     let touched =
@@ -186,7 +187,12 @@ fn place_barriers(plan: &Plan, state_of: &HashMap<NodeId, usize>, stages: Vec<St
     let mut waiting: Vec<Stage> = Vec::new();
     for stage in stages {
         if taps::is_tap(g, stage.node) {
-            waiting.push(stage);
+            let r = reads(&stage);
+            if line.needs(&r, &[]) {
+                waiting.push(stage)
+            } else {
+                line.push(r, Vec::new(), stage)
+            }
             continue;
         }
         let (r, w) = (reads(&stage), writes(&stage));
