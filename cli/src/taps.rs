@@ -1,5 +1,6 @@
 //! Flags about taps, routes and prompts that several commands share.
 
+use crate::output;
 use anyhow::Context as _;
 use clap::Args;
 use greta::Model;
@@ -131,7 +132,15 @@ impl PromptFlags {
             return prompts::from_json(model, &text, context).with_context(|| path.display().to_string());
         }
         let Some(text) = self.own()? else {
-            return Ok(prompts::built_in(model, &self.prompts, context)?);
+            let list = prompts::built_in(model, &self.prompts, context)?;
+            for p in &list {
+                let whole = p.text.as_deref().map_or(Ok(0), |t| prompts::encode(model, t).map(|t| t.len()))?;
+                if whole > p.tokens.len() {
+                    let (id, kept) = (&p.id, p.tokens.len());
+                    output::warn(&format!("{id} is cut to {kept} of its {whole} tokens: the context is {context}"));
+                }
+            }
+            return Ok(list);
         };
         let tokens = prompts::encode(model, &text)?;
         Ok(vec![PromptInfo { id: "prompt".into(), text: Some(text), tokens, decoded: Vec::new() }])

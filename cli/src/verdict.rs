@@ -23,6 +23,9 @@ pub fn judged(result: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Ops that were not judged, listed in a text.
+const SHOWN: usize = 5;
+
 /// A verdict in some lines.
 pub fn text(v: &Verdict, info: &RunInfo) -> String {
     let mut out = String::new();
@@ -43,7 +46,7 @@ pub fn text(v: &Verdict, info: &RunInfo) -> String {
             line("node", Stream::Out.paint("1", &c.node));
             line("op", c.op.clone());
             line("where", format!("{} {}, kernel {}", c.prompt, c.phase, c.route));
-            if let Some(w) = &c.worst {
+            if let Some(w) = c.worst.as_ref().filter(|_| c.rows_over > 0) {
                 line(
                     "error",
                     format!(
@@ -69,8 +72,11 @@ pub fn text(v: &Verdict, info: &RunInfo) -> String {
     }
     if !v.not_judged.is_empty() {
         line("not judged", format!("{} ops", v.not_judged.len()));
-        for n in v.not_judged.iter().take(5) {
+        for n in v.not_judged.iter().take(SHOWN) {
             line("", format!("{}: {}", n.node, n.why));
+        }
+        if v.not_judged.len() > SHOWN {
+            line("", format!("… and {} more; --json lists them", v.not_judged.len() - SHOWN));
         }
     }
     out
@@ -87,6 +93,20 @@ pub fn same_model(info: &RunInfo, model: &greta::Model) -> Result<(), TraceError
             model.gguf().path().display()
         );
         return Err(TraceError::Mismatch(text));
+    }
+    if !info.model.sha256.is_empty() {
+        let path = model.gguf().path();
+        let io = |source| TraceError::Io { path: path.to_owned(), doing: "can't be read", source };
+        let found = std::fs::File::open(path).and_then(greta::trace::sha256).map_err(io)?;
+        if found != info.model.sha256 {
+            let text = format!(
+                "the run was made with another file of the same size: its SHA-256 begins with {}, that of {} with {}",
+                info.model.sha256.get(..12).unwrap_or(&info.model.sha256),
+                path.display(),
+                &found[..12]
+            );
+            return Err(TraceError::Mismatch(text));
+        }
     }
     Ok(())
 }

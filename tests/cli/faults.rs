@@ -9,6 +9,10 @@ pub fn trials() -> Vec<Trial> {
     vec![
         Trial::test("cli/faults/chapter", chapter),
         Trial::test("cli/faults/list", list),
+        Trial::test("cli/verify/nan_in_a_norm_weight", nan_in_a_norm_weight),
+        Trial::test("cli/verify/strict_and_incomplete", strict),
+        Trial::test("cli/verify/bundle_folder", bundle_folder),
+        Trial::test("cli/verify/another_model", another_model),
         Trial::test("cli/faults/bad_input", bad),
     ]
 }
@@ -73,6 +77,67 @@ fn bad() -> Result<(), Failed> {
     for (args, code, word) in cases {
         let done = greta(&[&base[..], args].concat())?.code(code)?;
         check(done.err.contains(word) && !out.exists(), || format!("{args:?}: {}", done.err))?;
+    }
+    Ok(())
+}
+
+/// Also where the weight is a whole operand: what it holds is born at the op that reads it.
+fn nan_in_a_norm_weight() -> Result<(), Failed> {
+    let (path, tensor) = models()?.with_nan("verify-nan.gguf", 3)?;
+    let want = tensor.trim_end_matches(".weight");
+    for (backend, arith) in [("cpu", "int8"), ("cpu", "exact"), ("reference", "exact")] {
+        let args =
+            ["verify", "-m", text(&path), "-b", backend, "--arith", arith, "--prompts", "p0_short", "--no-bundle"];
+        let v = greta(&[&args[..], &["--json"]].concat())?.code(1)?.json()?;
+        let c = &v["culprit"];
+        let named = c["node"] == want && c["class"] == "C_weight_layout" && c["hypothesis"] == "weight-non-finite";
+        check(named, || format!("{tensor} on {backend}, {arith}: {c}"))?;
+    }
+    Ok(())
+}
+
+/// A run of some values of one prompt, into a folder of this name.
+fn recorded(name: &str, extra: &[&str]) -> Result<std::path::PathBuf, Failed> {
+    let m = models()?;
+    let dir = m.folder.join(name);
+    let base = ["trace", "-m", text(&m.whole), "-o", text(&dir), "--force", "--prompts", "p4_sys"];
+    greta(&[&base[..], extra].concat())?.code(0)?;
+    Ok(dir)
+}
+
+/// What could not be judged is listed; it is passed by `--strict` in no case, and in a run that did not end by none.
+fn strict() -> Result<(), Failed> {
+    let dir = recorded("verify-strict", &[])?;
+    let v = greta(&["verify", "--run", text(&dir), "--json"])?.code(0)?.json()?;
+    check(v["verdict"] == "CLEAN" && v["not_judged"].as_array().is_some_and(|n| !n.is_empty()), || v.to_string())?;
+    greta(&["verify", "--run", text(&dir), "--strict"])?.code(2)?;
+    let whole = recorded("verify-whole", &["--rows", "all"])?;
+    greta(&["verify", "--run", text(&whole), "--strict"])?.code(0)?;
+    let run = fs::read_to_string(whole.join("run.json"))?.replace("\"complete\"", "\"incomplete\"");
+    fs::write(whole.join("run.json"), run)?;
+    let done = greta(&["verify", "--run", text(&whole)])?.code(2)?;
+    check(done.err.contains("incomplete"), || done.err)
+}
+
+/// A folder that holds something else is left alone, and the verdict is said all the same.
+fn bundle_folder() -> Result<(), Failed> {
+    let m = models()?;
+    let dir = m.folder.join("verify-bundle");
+    let fault = ["faults", "trace", "--fault", "weight-col-major", "--prompts", "p4_sys", "--rows", "all", "--force"];
+    greta(&[&fault[..], &["-m", text(&m.whole), "-o", text(&dir)]].concat())?.code(0)?;
+    let done = greta(&["verify", "--run", text(&dir), "--bundle-dir", text(&dir)])?.code(1)?;
+    let said = done.out.contains("column-major weight") && done.err.contains("no replay bundle was written");
+    check(said, || done.out + &done.err)?;
+    greta(&["verify", "--run", text(&dir), "--no-bundle"])?.code(1).map(|_| ())
+}
+
+/// A file of the same size is not the same model.
+fn another_model() -> Result<(), Failed> {
+    let dir = recorded("verify-other", &["--rows", "all"])?;
+    let (path, _) = models()?.with_nan("verify-other.gguf", 3)?;
+    for args in [&["verify", "--run", text(&dir)][..], &["gate", "--against", text(&dir)]] {
+        let done = greta(&[args, &["-m", text(&path)]].concat())?.code(2)?;
+        check(done.err.contains("another file of the same size"), || done.err)?;
     }
     Ok(())
 }

@@ -171,7 +171,8 @@ fn report(
     }
     let verdict = match (reasons.is_empty(), passes(&compared)) {
         (false, _) if compared.tokens == 0 => GateVerdict::Incomplete,
-        (_, false) if drift => GateVerdict::Drift,
+        (true, false) if drift => GateVerdict::Drift,
+        (false, false) if drift => GateVerdict::Incomplete,
         (_, false) => GateVerdict::Fail,
         (false, true) => GateVerdict::Incomplete,
         (true, true) => GateVerdict::Pass,

@@ -165,6 +165,10 @@ impl Bundle {
     pub fn save(&self, dir: &Path) -> Result<(), TraceError> {
         std::fs::create_dir_all(dir).map_err(io(dir, "the replay bundle's folder can't be made"))?;
         let path = dir.join("replay.json");
+        if !path.exists() && std::fs::read_dir(dir).is_ok_and(|mut d| d.next().is_some()) {
+            let what = "is not empty and no replay bundle; give another folder".to_string();
+            return Err(TraceError::Format { path: dir.to_owned(), what });
+        }
         let text = serde_json::to_string_pretty(&self.info)
             .map_err(|e| TraceError::Format { path: path.clone(), what: e.to_string() })?;
         std::fs::write(&path, text).map_err(io(&path, "can't be written"))?;

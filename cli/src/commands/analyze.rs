@@ -148,7 +148,8 @@ fn folders(source: &Path, room: &Path) -> anyhow::Result<Vec<(String, PathBuf)>>
         return Ok(vec![(shown, source.into())]);
     }
     let entries = std::fs::read_dir(source).with_context(|| format!("{shown}: can't be read"))?;
-    let mut found: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| is_run(p)).collect();
+    let mut found: Vec<PathBuf> =
+        entries.flatten().map(|e| e.path()).filter(|p| is_run(p) && !p.join("replay.json").exists()).collect();
     found.sort();
     anyhow::ensure!(!found.is_empty(), "{shown}: is no run folder, and none lies in it: no {} is there", folder::RUN);
     Ok(found.into_iter().map(|dir| (dir.display().to_string(), dir)).collect())

@@ -40,7 +40,7 @@ struct List {
 ///
 /// A cell is a fault in the first, middle or last layer, on a prompt. It counts where the fault moves the op's output on
 /// clean inputs by more than twice its error bound; other cells are listed as `no effect`. Faults that need weights of a
-/// type the model does not have get a synthetic model; without -m every fault does.
+/// type the model does not have get a synthetic model; without -m every fault does, whatever GRETA_MODEL says.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Exit codes: 0 every promised figure is reached, 1 one is not, 2 could not judge.
 

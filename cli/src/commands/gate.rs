@@ -56,6 +56,9 @@ impl Gate {
     }
 
     fn gate(&self) -> anyhow::Result<ExitCode> {
+        let limits = [self.max_abs, self.p99_abs.unwrap_or(0.0)];
+        anyhow::ensure!(limits.iter().all(|x| *x >= 0.0), "--max-abs and --p99-abs: a limit is a number from 0 on");
+        anyhow::ensure!((0.0..=1.0).contains(&self.top1), "--top1 {}: a share is a number from 0 to 1", self.top1);
         let saved = self.against.as_deref().map(Recording::open).transpose()?;
         let mut common = self.common.clone();
         if let (Some(run), None) = (&saved, &common.model) {

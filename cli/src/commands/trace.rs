@@ -264,6 +264,9 @@ impl Trace {
                 first.inf
             ));
         }
+        if folder.rows == 0 {
+            output::warn("no row was recorded: no token has a position that --rows names, or no step is of --phases");
+        }
         let phases: BTreeSet<&str> = info.steps.iter().map(|s| s.phase.as_str()).collect();
         let complete = info.status == Status::Complete;
         if self.common.json {

@@ -54,6 +54,9 @@ pub struct Verify {
     /// Folder for the replay bundle [default: greta-replay-NODE]
     #[arg(long, value_name = "DIR")]
     bundle_dir: Option<PathBuf>,
+    /// An op that could not be judged is no CLEAN: exit code 2
+    #[arg(long)]
+    strict: bool,
     /// Write no replay bundle
     #[arg(long)]
     no_bundle: bool,
@@ -97,7 +100,7 @@ impl Verify {
             other => other?,
         };
         drop(told);
-        self.save(bundle, &mut verified.verdict)?;
+        self.save(bundle, &mut verified.verdict);
         match self.common.json {
             true => json::print(&serde_json::to_value(&verified)?)?,
             false => {
@@ -107,7 +110,7 @@ impl Verify {
                 }
             }
         }
-        Ok(code(verified.verdict.verdict))
+        Ok(self.code(&verified.verdict))
     }
 }
 
@@ -149,36 +152,42 @@ impl Verify {
             other => other?,
         };
         drop(told);
-        self.save(bundle, &mut found)?;
+        self.save(bundle, &mut found);
         match self.common.json {
             true => json::print(&serde_json::to_value(&found)?)?,
             false => output::print(&verdict::text(&found, &recording.info))?,
         }
         if recording.info.status != Status::Complete {
             output::warn("the run is incomplete; what it recorded was judged");
+            if found.verdict == VerdictKind::Clean {
+                return Ok(JUDGED.into());
+            }
         }
-        Ok(code(found.verdict))
+        Ok(self.code(&found))
     }
 }
 
 impl Verify {
     /// Writes the replay bundle, and notes in the verdict where it is.
-    fn save(&self, bundle: Option<Bundle>, found: &mut Verdict) -> anyhow::Result<()> {
+    fn save(&self, bundle: Option<Bundle>, found: &mut Verdict) {
         if let (Some(bundle), Some(culprit), false) = (bundle, &mut found.culprit, self.no_bundle) {
             let name = format!("greta-replay-{}", culprit.node);
             let dir = self.bundle_dir.clone().unwrap_or_else(|| name.into());
-            bundle.save(&dir)?;
-            culprit.bundle = Some(dir.display().to_string());
+            // The verdict is what was asked for; it is said in any case.
+            match bundle.save(&dir) {
+                Ok(()) => culprit.bundle = Some(dir.display().to_string()),
+                Err(e) => output::warn(&format!("no replay bundle was written: {:#}", anyhow::Error::from(e))),
+            }
         }
-        Ok(())
     }
-}
 
-/// The exit code of a verdict.
-fn code(kind: VerdictKind) -> ExitCode {
-    match kind {
-        VerdictKind::Clean => ExitCode::SUCCESS,
-        VerdictKind::Fault => WRONG.into(),
-        VerdictKind::Incomplete => JUDGED.into(),
+    /// The exit code of a verdict.
+    fn code(&self, found: &Verdict) -> ExitCode {
+        match found.verdict {
+            VerdictKind::Clean if self.strict && !found.not_judged.is_empty() => JUDGED.into(),
+            VerdictKind::Clean => ExitCode::SUCCESS,
+            VerdictKind::Fault => WRONG.into(),
+            VerdictKind::Incomplete => JUDGED.into(),
+        }
     }
 }

@@ -74,7 +74,7 @@ pub fn arithmetic(recording: &Recording, options: &ForeignOptions) -> Result<For
         || {
             named.parse().map_err(|_| {
                 let known = ForeignArith::ALL.map(|(n, _)| n).join(" or ");
-                TraceError::NotJudged(format!("the run's arithmetic is `{named}`; say which to judge it by: {known}"))
+                TraceError::NotJudged(format!("the run's arithmetic is `{named}`; import it again and say which to judge it by (`greta import --arith`): {known}"))
             })
         },
         Ok,

@@ -3,7 +3,7 @@
 use super::{Judge, gather};
 use crate::At;
 use greta_graph::{Kind, NodeId, Value};
-use greta_ops::{Bound, DType, Data, HostTensor};
+use greta_ops::{Bound, DType, Data, HostTensor, Op};
 use serde::Serialize;
 
 /// What came of a check.
@@ -108,7 +108,11 @@ pub(super) fn check(
         }
         base += out.cols();
     }
-    let outcome = outcome(&ins, &outs, &want, &errors);
+    // What a weight holds is born at the op that reads it.
+    let from_weight = |v: &Value| matches!(j.graph.node(v.node).kind, Kind::Weight { .. } | Kind::Op(Op::Dequant(_)));
+    let brought: Vec<&HostTensor> =
+        j.graph.operands(id).iter().zip(&ins).filter(|(v, _)| !from_weight(v)).map(|(_, t)| t).collect();
+    let outcome = outcome(&brought, &outs, &want, &errors);
     Ok(NodeCheck { node: id, rows, ins, outs, want, bounds, errors, outcome, remembered: None })
 }
 
@@ -141,12 +145,12 @@ fn compare(
     e.mae += sum / got.len().max(1) as f64;
 }
 
-fn outcome(ins: &[HostTensor], outs: &[HostTensor], want: &[HostTensor], errors: &[RowError]) -> Outcome {
+fn outcome(ins: &[&HostTensor], outs: &[HostTensor], want: &[HostTensor], errors: &[RowError]) -> Outcome {
     let broken = |t: &HostTensor| match &t.data {
         Data::Real(v) => v.iter().any(|x| !x.is_finite()),
         _ => false,
     };
-    let bad_in = ins.iter().any(broken);
+    let bad_in = ins.iter().any(|t| broken(t));
     let bad_out = outs.iter().any(broken);
     if bad_out && !bad_in {
         return Outcome::NonFinite;

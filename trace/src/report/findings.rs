@@ -326,6 +326,8 @@ impl<'a> Findings<'a> {
         }
         let judged = j.checks > 0;
         match (first, judged) {
+            (None, true) if self.compared().0.is_empty() => self.say("end.clean_alone", &[]),
+            (None, false) if self.compared().0.is_empty() => self.say("end.nothing", &[]),
             (None, true) => self.say("end.clean", &[]),
             (None, false) => self.say("end.equal_unjudged", &[]),
             (Some(node), true) => self.say("end.differs_clean", &[("node", node)]),

@@ -284,6 +284,16 @@ pub const SENTENCES: &[Text] = &[
         "No se encontró ninguna falla: ambos lados son iguales bit a bit y cada operación juzgada está dentro de su cota. No hay nada que hacer.",
     ),
     (
+        "end.clean_alone",
+        "Every op judged is within its bound. Nothing was compared: two sides with values in common are needed for that.",
+        "Cada operación juzgada está dentro de su cota. No se comparó nada: para eso hacen falta dos lados con valores en común.",
+    ),
+    (
+        "end.nothing",
+        "Nothing was compared and nothing was judged, so nothing can be said. Record more (`greta trace --rows all`), or give the model (`-m`).",
+        "No se comparó ni se juzgó nada, así que nada puede decirse. Registra más (`greta trace --rows all`) o indica el modelo (`-m`).",
+    ),
+    (
         "end.equal_unjudged",
         "Both sides are equal to the bit. Whether they are right is not said by that: give the model (`-m`) to have each op judged by its reference.",
         "Ambos lados son iguales bit a bit. Eso no dice si son correctos: con el modelo (`-m`) cada operación se juzga por su referencia.",
