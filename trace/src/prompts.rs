@@ -30,51 +30,25 @@ pub struct BuiltIn {
     pub id: &'static str,
     /// What it is for.
     pub about: &'static str,
-    text: fn() -> String,
-}
-
-impl BuiltIn {
-    /// The prompt's text, special tokens spelled out where the prompt has some.
-    pub fn text(&self) -> String {
-        (self.text)()
-    }
+    /// Its text, special tokens spelled out.
+    pub text: &'static str,
 }
 
 /// Every built-in prompt, shortest first.
 pub const BUILT_IN: &[BuiltIn] = &[
-    BuiltIn { id: "p0_short", about: "two or three tokens", text: || "Hi".into() },
+    BuiltIn { id: "p0_short", about: "one to three tokens", text: "Hi" },
     BuiltIn {
         id: "p4_sys",
-        about: "a system message and a question",
-        text: || {
-            "You are a helpful AI assistant. Answer in one sentence.\n\nWhat is the capital of France, and which river runs through it?\n".into()
-        },
+        about: "a system message and a question, in ChatML",
+        text: "<|im_start|>system\nYou are a concise assistant. Answer in one short sentence.<|im_end|>\n<|im_start|>user\nWhat is the capital of France, and which river runs through it?<|im_end|>\n<|im_start|>assistant\n",
     },
     BuiltIn {
         id: "p5_ba",
         about: "a question in Spanish",
-        text: || {
-            "Buenos Aires es la capital de la Argentina. ¿Cuántos habitantes tiene la ciudad y qué río la baña?".into()
-        },
+        text: "¿Qué lugares me recomiendas visitar en Buenos Aires si sólo tengo tres días? Quiero conocer San Telmo, la Recoleta y el Obelisco.\n",
     },
-    BuiltIn { id: "p6_long", about: "at least 200 tokens", text: long },
+    BuiltIn { id: "p6_long", about: "at least 200 tokens", text: include_str!("prompts/p6_long.txt") },
 ];
-
-fn long() -> String {
-    let lines = [
-        "The river rises in the mountains and runs east through two valleys before it meets the sea.",
-        "Its upper course is fed by snow, and in spring the water carries gravel and broken trees.",
-        "In the first valley there are mills, a stone bridge with five arches, and a market every Thursday.",
-        "People there grow beans, barley and a bitter apple that keeps through the winter.",
-        "The second valley is wider; a railway follows the bank, and barges bring timber to the harbour.",
-        "A lighthouse was built in 1871 after three ships were lost on the bar in a single night.",
-        "Its keeper wrote down the wind, the tide and every sail he saw, for thirty-four years.",
-        "The books are kept in the town hall, and a school class reads from them once a year.",
-        "Nobody has found the page for the night of the great flood, although many have looked.",
-        "Some say the keeper tore it out himself; others say that there never was one.",
-    ];
-    format!("{}\n\nSummarise the text above in three sentences.", lines.join(" "))
-}
 
 /// The built-in prompts of these names as a model's tokens; all of them if none is named.
 ///
@@ -92,7 +66,7 @@ pub fn written(ids: &[String]) -> Result<Vec<FilePrompt>, TraceError> {
         }
     }
     let wanted = BUILT_IN.iter().filter(|b| ids.is_empty() || ids.iter().any(|i| i == b.id));
-    Ok(wanted.map(|b| FilePrompt { id: b.id.into(), text: Some(b.text()), tokens: None, fit: true }).collect())
+    Ok(wanted.map(|b| FilePrompt { id: b.id.into(), text: Some(b.text.into()), tokens: None, fit: true }).collect())
 }
 
 /// The prompts of a prompt file's text as a model's tokens.
