@@ -3,14 +3,13 @@
 use crate::errors::Interrupted;
 use crate::interrupt::Guard;
 use crate::progress::{Progress, Unit};
-use crate::{json, output};
+use crate::{json, output, verdict};
 use anyhow::Context as _;
 use greta::Model;
 use greta::graph::NamePattern;
 use greta::trace::report::{Languages, Options, Report, Subject, html, markdown, report};
-use greta::trace::{Recording, TraceError, sha256};
+use greta::trace::{Recording, TraceError};
 use serde_json::json;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -138,16 +137,9 @@ impl ReportCommand {
             (Err(e), true) => return Err(e.into()),
             (Err(e), false) => return Ok(Err(e.to_string())),
         };
-        if !named.sha256.is_empty() {
-            let found = File::open(path).and_then(sha256).with_context(|| format!("{shown}: can't be read"))?;
-            if found != named.sha256 {
-                let start = |s: &str| s.chars().take(16).collect::<String>();
-                return Ok(Err(format!(
-                    "TRACE_MISMATCH: {shown} is not the model that was run: its sha256 is {}…, the run's {}…",
-                    start(&found),
-                    start(&named.sha256)
-                )));
-            }
+        match verdict::same_model(&rec.info, &model) {
+            Err(e @ TraceError::Mismatch(_)) => return Ok(Err(e.to_string())),
+            other => other?,
         }
         Ok(Ok(model))
     }

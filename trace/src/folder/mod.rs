@@ -15,7 +15,7 @@ mod tensors;
 mod write;
 
 pub use read::read;
-pub use write::{Folder, FolderWriter, empty, may_write, save};
+pub use write::{Folder, FolderWriter, NotFinite, empty, may_write, save};
 
 use crate::facts::Facts;
 use crate::{RunInfo, SCHEMA, TraceError, error::io};

@@ -60,6 +60,12 @@ pub struct NotFinite {
     pub inf: u32,
 }
 
+impl NotFinite {
+    pub(crate) fn new(node: String, prompt: String, at: &At, stats: &Stats) -> NotFinite {
+        NotFinite { node, prompt, phase: at.phase_name(), position: at.position, nan: stats.nan, inf: stats.inf }
+    }
+}
+
 impl FolderWriter {
     /// Begins a folder for a run of `graph`, which has its taps, by `plan`.
     ///
@@ -108,14 +114,8 @@ impl RowSink for FolderWriter {
         folder.nan_rows += usize::from(stats.nan > 0);
         folder.inf_rows += usize::from(stats.inf > 0);
         if stats.nan + stats.inf > 0 && folder.first_not_finite.is_none() {
-            folder.first_not_finite = Some(NotFinite {
-                node: series.name.clone(),
-                prompt: self.out.prompt(at.prompt),
-                phase: at.phase_name(),
-                position: at.position,
-                nan: stats.nan,
-                inf: stats.inf,
-            });
+            let prompt = self.out.prompt(at.prompt);
+            folder.first_not_finite = Some(NotFinite::new(series.name.clone(), prompt, &at, stats));
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ use greta_backend::Weights;
 use greta_graph::{Graph, Kind, NamePattern, NodeId};
 use greta_ops::{Bound, HostTensor, Op, Precision};
 use rayon::prelude::*;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// What to judge.
@@ -88,31 +89,45 @@ impl<'a> Judge<'a> {
             verdict.fault(culprit);
             return Ok(verdict);
         }
-        let steps = self.steps();
-        let ops = self.ops();
+        self.sweep(progress, &mut |id, _, check| {
+            match check {
+                Err(Missing::NotRecorded) => {}
+                Err(why) => verdict.not_judged(&self.graph.node(id).name, &why.to_string()),
+                Ok(c) if c.outcome == Outcome::Clean => verdict.clean(&c),
+                Ok(c) => {
+                    verdict.fault(self.culprit(&c));
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(verdict)
+    }
+
+    /// Judges every op in every step, in the order of the run, and hands over what came of it with the step's prompt.
+    pub fn sweep(
+        &self,
+        progress: Progress<'_>,
+        take: &mut dyn FnMut(NodeId, u32, Result<NodeCheck, Missing>) -> ControlFlow<()>,
+    ) -> Result<(), TraceError> {
+        let (steps, ops) = (self.steps(), self.ops());
         let all = steps.len() * ops.len();
         for (s, &(prompt, order)) in steps.iter().enumerate() {
-            // A few ops at a time: parallel, and nothing long after the first fault is judged.
+            // A few ops at a time: parallel, and nothing long after an end is judged.
             for (c, part) in ops.chunks(16).enumerate() {
                 if !progress(s * ops.len() + c * 16, all) {
                     return Err(TraceError::Interrupted);
                 }
                 let checks: Vec<Result<NodeCheck, Missing>> =
                     part.par_iter().map(|&id| self.check(id, prompt, order)).collect();
-                for (id, check) in part.iter().zip(checks) {
-                    match check {
-                        Err(Missing::NotRecorded) => {}
-                        Err(why) => verdict.not_judged(&self.graph.node(*id).name, &why.to_string()),
-                        Ok(c) if c.outcome == Outcome::Clean => verdict.clean(&c),
-                        Ok(c) => {
-                            verdict.fault(self.culprit(&c));
-                            return Ok(verdict);
-                        }
+                for (&id, check) in part.iter().zip(checks) {
+                    if take(id, prompt, check).is_break() {
+                        return Ok(());
                     }
                 }
             }
         }
-        Ok(verdict)
+        Ok(())
     }
 
     /// Judges one node in one step.

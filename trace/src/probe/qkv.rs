@@ -137,7 +137,7 @@ fn interpret(look: &Look<'_>, all: &[Asked<'_>], findings: &[Culprit]) -> Text {
     text.and(&match (only_long, one_phase, first.class) {
         (true, ..) => Text::new(
             format!(
-                "Prompts of {} tokens and fewer are right and every prompt reads the same weights: the cause is the kernel {kernel} on its route for many rows (from {shortest} tokens on), not the weights.",
+                "Prompts of up to {} tokens are right and every prompt reads the same weights: the cause is the kernel {kernel} on its route for many rows (from {shortest} tokens on), not the weights.",
                 longest.unwrap_or(0)
             ),
             format!(

@@ -6,7 +6,7 @@ use super::sweep::{Sweep, plain, sweep};
 use super::{Options, Progress, Subject, file_name, findings, norms, phases};
 use crate::diff::{Diff, NodeDiff, PromptDiff};
 use crate::error::io;
-use crate::folder::{GRAPH, RUN, TAPS, TENSORS};
+use crate::folder::{self, GRAPH, RUN, TAPS, TENSORS};
 use crate::judge::layer;
 use crate::{Recording, Row, Series, TraceError, names, sha256};
 use greta_graph::{Graph, Kind};
@@ -277,13 +277,9 @@ fn not_finite(rec: &Recording, nodes: &[Node]) -> Option<NotFinite> {
     let rows =
         rec.series.iter().enumerate().flat_map(|(i, s)| s.rows.iter().filter(|r| bad(r)).map(move |r| (i, s, r)));
     let (_, s, r) = rows.min_by_key(|(i, _, r)| (r.at.prompt, r.at.order, *i))?;
+    let prompt = rec.info.prompts.get(r.at.prompt as usize).map_or(String::new(), |p| p.id.clone());
     Some(NotFinite {
-        node: s.node.clone(),
-        prompt: rec.info.prompts.get(r.at.prompt as usize).map_or(String::new(), |p| p.id.clone()),
-        phase: r.at.phase_name(),
-        position: r.at.position,
-        nan: r.stats.nan,
-        inf: r.stats.inf,
+        row: folder::NotFinite::new(s.node.clone(), prompt, &r.at, &r.stats),
         tensor: nodes.iter().find(|n| n.name == s.node).and_then(|n| n.weight.as_ref()).map(|w| w.0.clone()),
         nodes: rec.series.iter().filter(|s| s.rows.iter().any(bad)).count(),
     })

@@ -3,6 +3,7 @@
 
 use super::nodes::{Compared, Node, Num};
 use crate::RunInfo;
+use crate::folder;
 use crate::judge::{Class, Outcome};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -173,18 +174,9 @@ pub struct Left {
 /// A value that holds a NaN or an infinity, and no operand of which does, as far as they were recorded.
 #[derive(Clone, Debug, Serialize)]
 pub struct NotFinite {
-    /// The node.
-    pub node: String,
-    /// The prompt's name.
-    pub prompt: String,
-    /// `prefill`, `decode0` …
-    pub phase: String,
-    /// The row's position.
-    pub position: u32,
-    /// NaNs in it.
-    pub nan: u32,
-    /// Infinities in it.
-    pub inf: u32,
+    /// The first row with one.
+    #[serde(flatten)]
+    pub row: folder::NotFinite,
     /// The tensor of its weight, where the graph names one.
     pub tensor: Option<String>,
     /// Nodes with such a value.

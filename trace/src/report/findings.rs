@@ -247,25 +247,25 @@ impl<'a> Findings<'a> {
     fn not_finite(&mut self) {
         let run = self.run();
         let Some(n) = &run.not_finite else { return };
-        let (nan, inf, nodes) = (n.nan.to_string(), n.inf.to_string(), n.nodes.to_string());
-        let position = n.position.to_string();
+        let (nan, inf, nodes) = (n.row.nan.to_string(), n.row.inf.to_string(), n.nodes.to_string());
+        let position = n.row.position.to_string();
         let args = [
-            ("node", n.node.as_str()),
-            ("prompt", &n.prompt),
-            ("phase", &n.phase),
+            ("node", n.row.node.as_str()),
+            ("prompt", &n.row.prompt),
+            ("phase", &n.row.phase),
             ("position", &position),
             ("nan", &nan),
             ("inf", &inf),
             ("nodes", &nodes),
         ];
         self.say("finite.first", &args);
-        let judged = run.nodes.iter().find(|m| m.name == n.node).is_some_and(|m| {
+        let judged = run.nodes.iter().find(|m| m.name == n.row.node).is_some_and(|m| {
             m.prompts.iter().flatten().all(|c| c.worst.is_none_or(|w| w.0 <= 1.0))
                 && m.prompts.iter().flatten().any(|c| c.worst.is_some())
         });
         let said = run.judged.culprit.as_ref().is_some_and(broken_weight);
         if let (true, Some(tensor)) = (judged && !said, &n.tensor) {
-            self.say("finite.weight", &[("node", &n.node), ("tensor", tensor)]);
+            self.say("finite.weight", &[("node", &n.row.node), ("tensor", tensor)]);
         }
     }
 
@@ -334,7 +334,7 @@ impl<'a> Findings<'a> {
             (Some(node), false) => self.say("end.differs_unjudged", &[("node", node)]),
         }
         if let Some(n) = &self.run().not_finite {
-            self.say("end.not_finite", &[("node", &n.node)]);
+            self.say("end.not_finite", &[("node", &n.row.node)]);
         }
         if !j.not_judged.is_empty() {
             self.say("end.record_more", &[]);

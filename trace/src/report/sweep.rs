@@ -8,8 +8,8 @@ use crate::{At, Recording, Row, Series, TraceError, foreign};
 use greta_graph::{Graph, NamePattern, NodeId, Value};
 use greta_models::Model;
 use greta_ops::{DType, HostTensor};
-use rayon::prelude::*;
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// What a sweep found: nodes by id and prompt.
@@ -57,24 +57,14 @@ pub(super) fn sweep(
     let mut sweep = Sweep { graph: Some(judge.graph.clone()), ..Sweep::default() };
     sweep.judged.culprit = inputs.culprit.as_ref().map(|c| suspect(rec, c));
     let phases = super::phases(rec);
-    let (steps, ops) = (judge.steps(), judge.ops());
-    let all = steps.len() * ops.len();
-    for (s, &(prompt, order)) in steps.iter().enumerate() {
-        for (c, part) in ops.chunks(16).enumerate() {
-            if !progress(s * ops.len() + c * 16, all) {
-                return Err(TraceError::Interrupted);
-            }
-            let checks: Vec<Result<NodeCheck, Missing>> =
-                part.par_iter().map(|&id| judge.check(id, prompt, order)).collect();
-            for (&id, check) in part.iter().zip(checks) {
-                match check {
-                    Err(Missing::NotRecorded) => {}
-                    Err(why) => sweep.not_judged(&judge, id, prompt, &why.to_string()),
-                    Ok(check) => sweep.take(&judge, &check, prompt, &phases, few),
-                }
-            }
+    judge.sweep(progress, &mut |id, prompt, check| {
+        match check {
+            Err(Missing::NotRecorded) => {}
+            Err(why) => sweep.not_judged(&judge, id, prompt, &why.to_string()),
+            Ok(check) => sweep.take(&judge, &check, prompt, &phases, few),
         }
-    }
+        ControlFlow::Continue(())
+    })?;
     sweep.judged.wrong.sort_by_key(|n| judge.graph.find(n));
     sweep.sides(&judge, &phases);
     Ok(sweep)
