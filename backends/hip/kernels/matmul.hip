@@ -85,18 +85,24 @@ DEV void add_stage(const Stage &s, u32 down, u32 across, float acc[OUTPUTS]) {
   }
 }
 
-// Chain `i` is summed: the subtrees it completes are added up, one for every 1 that i's binary form ends in.
+// Sums the 2^LEVEL chains below a node of the tree, of which `chain` is the first; `add_chain` sums one.
 //
-// A function of the level, not a loop over levels: what waits has to be in registers, so no index may be computed.
-template <u32 LEVEL> DEV void fold(u32 i, float acc[OUTPUTS], float (*waiting)[OUTPUTS]) {
-  if constexpr (LEVEL < LEVELS) {
-    if (i >> LEVEL & 1) {
+// Loops, so that the code of a chain is there once, and one array a level, so that all of it is in registers.
+template <u32 LEVEL, class AddChain> DEV void sum_tree(u32 chain, float acc[OUTPUTS], AddChain &add_chain) {
+  if constexpr (LEVEL == 0) {
 #pragma unroll
-      for (u32 o = 0; o < OUTPUTS; o++) acc[o] = waiting[LEVEL][o] + acc[o];
-      fold<LEVEL + 1>(i, acc, waiting);
-    } else {
+    for (u32 o = 0; o < OUTPUTS; o++) acc[o] = 0.0f;
+    add_chain(chain, acc);
+  } else {
+    float waiting[OUTPUTS];
+#pragma nounroll
+    for (u32 second = 0; second < 2; second++) {
+      sum_tree<LEVEL - 1>(chain + (second << (LEVELS - LEVEL)), acc, add_chain);
 #pragma unroll
-      for (u32 o = 0; o < OUTPUTS; o++) waiting[LEVEL][o] = acc[o];
+      for (u32 o = 0; o < OUTPUTS; o++) {
+        if (second) acc[o] = waiting[o] + acc[o];
+        else waiting[o] = acc[o];
+      }
     }
   }
 }
@@ -116,11 +122,8 @@ KERNEL __launch_bounds__(256) void matmul_int8(float *out, const u8 *w, const i8
   const i8 *x_row = codes + token * k;
   const float *x_scales = scales + token * groups;
 
-  float acc[OUTPUTS], waiting[LEVELS][OUTPUTS];
-  for (u32 i = 0; i < CHAINS; i++) {
-    u32 chain = (i & 1) << 4 | (i & 2) << 2 | (i & 4) | (i & 8) >> 2 | i >> 4;
-#pragma unroll
-    for (u32 o = 0; o < OUTPUTS; o++) acc[o] = 0.0f;
+  float acc[OUTPUTS];
+  auto add_chain = [&](u32 chain, float *acc) {
     for (u32 first = chain; first < groups; first += STAGES * CHAINS) {
       u32 b = first + stage * CHAINS;
       if (b < groups) {
@@ -131,8 +134,8 @@ KERNEL __launch_bounds__(256) void matmul_int8(float *out, const u8 *w, const i8
       for (u32 s = 0; s < STAGES && first + s * CHAINS < groups; s++) add_stage(stages[s], down, across, acc);
       barrier();
     }
-    fold<0>(i, acc, waiting);
-  }
+  };
+  sum_tree<LEVELS>(0, acc, add_chain);
 
 #pragma unroll
   for (u32 j = 0; j < ACROSS; j++) {
