@@ -15,7 +15,11 @@
 #define __global__ __attribute__((global))
 #define __device__ __attribute__((device))
 #define __shared__ __attribute__((shared))
-#define __launch_bounds__(...) __attribute__((launch_bounds(__VA_ARGS__)))
+#if GRETA_AMD
+#define __launch_bounds__(threads) __attribute__((amdgpu_flat_work_group_size(1, threads)))
+#else
+#define __launch_bounds__(threads) __attribute__((launch_bounds(threads)))
+#endif
 #endif
 #define KERNEL extern "C" __global__
 #define DEV static __device__ inline __attribute__((always_inline))

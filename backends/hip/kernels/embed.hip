@@ -1,0 +1,15 @@
+// Rows of a packed table as f32, a workgroup each. An id outside the table gives a row of NaN.
+#include "values.hip.h"
+
+KERNEL __launch_bounds__(256) void embed(float *out, const u8 *table, const i32 *ids, u32 table_rows, u32 k, u32 t) {
+  u32 token = block_x();
+  if (token >= t) return;
+  float *to = out + (u64)token * k;
+  u32 row = (u32)ids[token]; // a negative id is past every table's end
+  if (row >= table_rows) {
+    for (u32 i = thread_x(); i < k; i += 256) to[i] = as_float(0x7fc00000);
+    return;
+  }
+  for (u32 unit = thread_x(); unit < units_of(k); unit += 256)
+    for_each_four(table + row * row_bytes(k), unit, k, [&](u32 at, const float *v) { store_four(to, at, k, v); });
+}

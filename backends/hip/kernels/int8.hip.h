@@ -1,0 +1,90 @@
+// The arithmetic of quantised weights times quantised activations, one group of 32 values at a time. Every kernel of an
+// int8 product goes through `add_group`, so that all give the same bits:
+//
+//   one scale a group:   dot = sum of (code - OFFSET) * x                      exact
+//                        acc = fma(dot, (d * sub) * xs, acc)
+//                        acc = fma(-(dmin * min), xs * sum of x, acc)          with minima
+//   two (16 values each):
+//                        dot = sub0 * dot0 + sub1 * dot1                       exact
+//                        acc = fma(dot, d * xs, acc)
+//                        acc = fma(-((min0 * sum0 + min1 * sum1) * dmin), xs, acc)  with minima
+//
+// Every product in parentheses, and each right operand of fma, is rounded to f32.
+//
+// An output's groups are spread over 32 chains: chain c adds groups c, c + 32, c + 64 ... from zero, and the chains are
+// added up as sum32 adds lanes. A chain without groups is a zero. That order holds for any number of tokens.
+#pragma once
+#include "quant.hip.h"
+#if PLAIN
+#error "int8 products are for quantised weights"
+#endif
+
+constexpr u32 CHAINS = 32;
+constexpr u32 SUBS = SUB16 ? 2 : 1;
+
+// Two integers of 16 bits.
+DEV u32 pair(i32 a, i32 b) { return ((u32)a & 0xffff) | (u32)b << 16; }
+DEV i32 pair_low(u32 p) { return (i32)(p << 16) >> 16; }
+DEV i32 pair_high(u32 p) { return (i32)p >> 16; }
+
+// The weights' side of a group.
+struct GroupScales {
+  float scale;     // d * sub; d where SUB16
+  float minus_min; // -(dmin * min); -dmin where SUB16
+  u32 subs, mins;  // pairs, where SUB16
+};
+
+DEV GroupScales group_scales(const u8 *block, u32 g) {
+  Scales s = scales_of(block, g);
+  if constexpr (SUB16) return {s.d, -s.dmin, pair(s.sub[0], s.sub[1]), pair(s.min[0], s.min[1])};
+  else return {s.d * (float)s.sub[0], -(s.dmin * (float)s.min[0]), 0, 0};
+}
+
+// The activations' side.
+struct GroupActs {
+  float scale;
+  float scaled_sum; // scale * sum of codes; unless SUB16
+  u32 sums;         // the halves' sums, a pair, where SUB16
+};
+
+DEV GroupActs group_acts(const u32 x[8], float scale) {
+  GroupActs a = {scale, 0.0f, 0};
+  if constexpr (HAS_MIN) {
+    const u32 ONES = 0x01010101u;
+    i32 sum[2] = {0, 0};
+#pragma unroll
+    for (u32 i = 0; i < 8; i++) sum[i / 4] = dot4(x[i], ONES, sum[i / 4]);
+    if constexpr (SUB16) a.sums = pair(sum[0], sum[1]);
+    else a.scaled_sum = scale * (float)(sum[0] + sum[1]);
+  }
+  return a;
+}
+
+// a * b for factors of at most 24 bits, which multiply at full speed on AMD. (No dot of 16 codes needs more.)
+DEV i32 mul24(i32 a, i32 b) { return ((i32)((u32)a << 8) >> 8) * ((i32)((u32)b << 8) >> 8); }
+
+// One output's step; `dot` has SUBS sums.
+DEV float add_group(float acc, const i32 *dot, const GroupScales &w, const GroupActs &x) {
+  if constexpr (SUB16) {
+    i32 whole = mul24(dot[0], pair_low(w.subs)) + mul24(dot[1], pair_high(w.subs));
+    acc = fma_((float)whole, w.scale * x.scale, acc);
+    if constexpr (HAS_MIN) {
+      i32 mins = mul24(pair_low(x.sums), pair_low(w.mins)) + mul24(pair_high(x.sums), pair_high(w.mins));
+      acc = fma_((float)mins * w.minus_min, x.scale, acc);
+    }
+  } else {
+    acc = fma_((float)dot[0], w.scale * x.scale, acc);
+    if constexpr (HAS_MIN) acc = fma_(w.minus_min, x.scaled_sum, acc);
+  }
+  return acc;
+}
+
+// 32 codes of activations; their rows are whole groups.
+DEV void load_acts(const i8 *p, u32 x[8]) {
+#pragma unroll
+  for (u32 i = 0; i < 2; i++) {
+    U32x4 v = ((const U32x4 *)p)[i];
+#pragma unroll
+    for (u32 j = 0; j < 4; j++) x[4 * i + j] = v.v[j];
+  }
+}

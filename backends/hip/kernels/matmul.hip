@@ -1,0 +1,151 @@
+// Quantised weights times quantised activations on the matrix units, many tokens: the bits of matvec.hip.
+//
+//   out[t, n] = sum over k of w[n, k] * codes[t, k] * scales[t, k / 32]
+//
+// A workgroup makes 64 tokens x 64 rows of the weights. The 32 chains that matvec gives to 32 lanes (int8.hip.h) come one
+// after the other here, in an order in which sum32's tree folds as it goes: with the bits of the chains' numbers
+// reversed, what the tree adds are neighbours, then pairs of neighbours and so on. One sum a level waits, at most.
+#include "int8.hip.h"
+#include "tile.hip.h"
+
+constexpr u32 BLOCK = 64; // tokens, and rows of weights, a workgroup
+constexpr u32 STAGES = 4; // groups in shared memory at a time: a thread brings one row's group of either side
+constexpr u32 LEVELS = 5; // of the tree
+constexpr u32 LENGTH = plane_length(BLOCK);
+
+// The waves are two down (tokens) and the rest across (rows of weights).
+constexpr u32 WAVES_ACROSS = 256 / WAVE / 2;
+constexpr u32 DOWN = BLOCK / TILE / 2, ACROSS = BLOCK / TILE / WAVES_ACROSS; // tiles a wave
+constexpr u32 OUTPUTS = DOWN * ACROSS * TILE_REGS;                           // a lane
+
+// One group of all rows; what a format has no use for takes no room.
+struct Stage {
+  Bytes8 w[4 * LENGTH], x[4 * LENGTH];
+  float w_scale[BLOCK], x_scale[BLOCK];
+  float minus_min[HAS_MIN ? BLOCK : 1];
+  float scaled_sum[HAS_MIN && !SUB16 ? BLOCK : 1];
+  u32 subs[SUB16 ? BLOCK : 1];
+  u32 mins[HAS_MIN && SUB16 ? BLOCK : 1], sums[HAS_MIN && SUB16 ? BLOCK : 1];
+};
+
+DEV void bring_weights(Stage &to, u32 row, const u8 *from, u32 b) {
+  const u8 *block = block_of(from, b);
+  u32 g = group_in_block(b), w[8];
+  signed_codes(block, g, w);
+  store_row(to.w, LENGTH, row, w);
+  GroupScales s = group_scales(block, g);
+  to.w_scale[row] = s.scale;
+  if constexpr (HAS_MIN) to.minus_min[row] = s.minus_min;
+  if constexpr (SUB16) to.subs[row] = s.subs;
+  if constexpr (HAS_MIN && SUB16) to.mins[row] = s.mins;
+}
+
+DEV void bring_acts(Stage &to, u32 row, const i8 *codes, float scale) {
+  u32 x[8];
+  load_acts(codes, x);
+  store_row(to.x, LENGTH, row, x);
+  GroupActs a = group_acts(x, scale);
+  to.x_scale[row] = a.scale;
+  if constexpr (HAS_MIN && !SUB16) to.scaled_sum[row] = a.scaled_sum;
+  if constexpr (HAS_MIN && SUB16) to.sums[row] = a.sums;
+}
+
+// Adds a group to all outputs of a wave, whose first row and column of the workgroup's block are given.
+DEV void add_stage(const Stage &s, u32 down, u32 across, float acc[OUTPUTS]) {
+  Fragment x[DOWN], w[ACROSS];
+#pragma unroll
+  for (u32 i = 0; i < DOWN; i++) x[i] = load_fragment(s.x, LENGTH, down + i * TILE);
+#pragma unroll
+  for (u32 j = 0; j < ACROSS; j++) w[j] = load_fragment(s.w, LENGTH, across + j * TILE);
+#pragma unroll
+  for (u32 j = 0; j < ACROSS; j++) {
+#pragma unroll
+    for (u32 i = 0; i < DOWN; i++) {
+      Sums dots[SUBS];
+      if constexpr (SUB16) {
+        dots[0] = multiply_half<0>(x[i], w[j]);
+        dots[SUBS - 1] = multiply_half<1>(x[i], w[j]);
+      } else {
+        dots[0] = multiply(x[i], w[j]);
+      }
+#pragma unroll
+      for (u32 r = 0; r < TILE_REGS; r++) {
+        u32 row = down + i * TILE + tile_row(r), column = across + j * TILE + tile_column(r);
+        GroupScales ws = {s.w_scale[column], 0.0f, 0, 0};
+        GroupActs xs = {s.x_scale[row], 0.0f, 0};
+        if constexpr (HAS_MIN) ws.minus_min = s.minus_min[column];
+        if constexpr (SUB16) ws.subs = s.subs[column];
+        if constexpr (HAS_MIN && SUB16) ws.mins = s.mins[column], xs.sums = s.sums[row];
+        if constexpr (HAS_MIN && !SUB16) xs.scaled_sum = s.scaled_sum[row];
+        i32 dot[2] = {sum_at(dots[0], r), sum_at(dots[SUBS - 1], r)};
+        float &out = acc[(j * DOWN + i) * TILE_REGS + r];
+        out = add_group(out, dot, ws, xs);
+      }
+    }
+  }
+}
+
+// Sums the 2^LEVEL chains below a node of the tree, of which `chain` is the first; `add_chain` sums one.
+//
+// Loops, so that the code of a chain is there once, and one array a level, so that all of it is in registers.
+template <u32 LEVEL, class AddChain> DEV void sum_tree(u32 chain, float acc[OUTPUTS], AddChain &add_chain) {
+  if constexpr (LEVEL == 0) {
+#pragma unroll
+    for (u32 o = 0; o < OUTPUTS; o++) acc[o] = 0.0f;
+    add_chain(chain, acc);
+  } else {
+    float waiting[OUTPUTS];
+#pragma nounroll
+    for (u32 second = 0; second < 2; second++) {
+      sum_tree<LEVEL - 1>(chain + (second << (LEVELS - LEVEL)), acc, add_chain);
+#pragma unroll
+      for (u32 o = 0; o < OUTPUTS; o++) {
+        if (second) acc[o] = waiting[o] + acc[o];
+        else waiting[o] = acc[o];
+      }
+    }
+  }
+}
+
+KERNEL __launch_bounds__(256) void matmul_int8(float *out, const u8 *w, const i8 *codes, const float *scales, u32 n,
+                                               u32 k, u32 t) {
+  __shared__ Stage stages[STAGES];
+  u32 groups = k / 32, first_row = block_x() * BLOCK, first_token = block_y() * BLOCK;
+  u32 wave = thread_x() / WAVE;
+  u32 down = wave % 2 * DOWN * TILE, across = wave / 2 * ACROSS * TILE;
+
+  // What this thread brings. Rows past the end repeat the last one; only their stores are left out.
+  u32 mine = thread_x() % BLOCK, stage = thread_x() / BLOCK;
+  u64 row = first_row + mine < n ? first_row + mine : n - 1;
+  u64 token = first_token + mine < t ? first_token + mine : t - 1;
+  const u8 *w_row = w + row * row_bytes(k);
+  const i8 *x_row = codes + token * k;
+  const float *x_scales = scales + token * groups;
+
+  float acc[OUTPUTS];
+  auto add_chain = [&](u32 chain, float *acc) {
+    for (u32 first = chain; first < groups; first += STAGES * CHAINS) {
+      u32 b = first + stage * CHAINS;
+      if (b < groups) {
+        bring_weights(stages[stage], mine, w_row, b);
+        bring_acts(stages[stage], mine, x_row + (u64)b * 32, x_scales[b]);
+      }
+      barrier();
+      for (u32 s = 0; s < STAGES && first + s * CHAINS < groups; s++) add_stage(stages[s], down, across, acc);
+      barrier();
+    }
+  };
+  sum_tree<LEVELS>(0, acc, add_chain);
+
+#pragma unroll
+  for (u32 j = 0; j < ACROSS; j++) {
+#pragma unroll
+    for (u32 i = 0; i < DOWN; i++) {
+#pragma unroll
+      for (u32 r = 0; r < TILE_REGS; r++) {
+        u32 at = first_token + down + i * TILE + tile_row(r), column = first_row + across + j * TILE + tile_column(r);
+        if (at < t && column < n) out[(u64)at * n + column] = acc[(j * DOWN + i) * TILE_REGS + r];
+      }
+    }
+  }
+}
