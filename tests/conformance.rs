@@ -1,6 +1,6 @@
 //! Every case of every op on every backend, judged by the op's own reference and bound.
 
-use crate::support::{Outcome, all, trial};
+use crate::support::{Outcome, all, hip_sim, trial};
 use greta_backend::{Backend, CaseRunner, CompileOptions};
 use greta_cpu::simd::Level;
 use greta_cpu::{Cpu, CpuOptions};
@@ -46,6 +46,7 @@ fn backends() -> Vec<(String, Make)> {
             Arc::new(move || Ok(Box::new(Cpu::new(options)?) as Box<dyn Backend>)),
         ));
     }
+    list.push(("hip-sim".into(), Arc::new(|| Ok(Box::new(hip_sim(1)?) as Box<dyn Backend>))));
     list
 }
 

@@ -11,6 +11,7 @@ mod foreign;
 mod gguf;
 mod golden;
 mod graph;
+mod hip;
 mod hypotheses;
 mod import;
 mod judge;
@@ -38,6 +39,7 @@ fn main() {
         quant::trials(),
         conformance::trials(),
         graph::trials(),
+        hip::trials(),
         kv::trials(),
         p1::trials(),
         plain::trials(),

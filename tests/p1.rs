@@ -1,8 +1,8 @@
 //! P1: every value of a token's row depends on the tokens at or before it alone — to the bit, whatever the chunks, the
 //! other sequences of the batch, or the threads.
 
-use crate::support::{Outcome, all, cpu, engine, synth_tiny, trial};
-use greta_backend::{Batch, Executable, KvConfig, RowsWanted, SeqId, Want};
+use crate::support::{Outcome, all, cpu, engine, hip_sim, synth_tiny, trial};
+use greta_backend::{Backend, Batch, Executable, KvConfig, RowsWanted, SeqId, Want};
 use greta_cpu::simd::Level;
 use greta_cpu::{Cpu, CpuOptions};
 use greta_models::{Arithmetic, EngineOptions};
@@ -20,11 +20,17 @@ pub fn trials() -> Vec<Trial> {
     let mut list = Vec::new();
     for mix in MIXES {
         for arith in [Arithmetic::Exact, Arithmetic::Int8] {
-            list.push(trial(format!("p1/{mix}/{arith}"), move || prefill_is_decode(mix, arith, 75, &[1, 7, 32, 512])));
+            list.push(trial(format!("p1/{mix}/{arith}"), move || {
+                prefill_is_decode(mix, arith, 75, &[1, 7, 32, 512], on_cpu)
+            }));
+            // Chunks on either side of where its kernels change; positions on either side of an attention segment's end.
+            list.push(trial(format!("p1/hip-sim/{mix}/{arith}"), move || {
+                prefill_is_decode(mix, arith, 138, &[1, 23, 512], on_hip)
+            }));
         }
     }
     // Longer than the largest chunk, so that chunks of 512 are cut as well.
-    list.push(trial("p1/long", || prefill_is_decode("Q4_K_M", Arithmetic::Int8, 560, &[7, 32, 512])));
+    list.push(trial("p1/long", || prefill_is_decode("Q4_K_M", Arithmetic::Int8, 560, &[7, 32, 512], on_cpu)));
     for mix in MIXES {
         list.push(trial(format!("p1/instruction_sets/{mix}"), move || instruction_sets(mix)));
     }
@@ -56,13 +62,30 @@ fn instruction_sets(mix: &str) -> Result<(), Outcome> {
 /// What a sequence's rows gave: `[row][name] = bits`.
 type Rows = Vec<Vec<Vec<u64>>>;
 
-fn prefill_is_decode(mix: &str, arith: Arithmetic, len: usize, chunks: &[usize]) -> Result<(), Outcome> {
+/// What P1 is held against on a kind of device: any number of threads.
+type Backends = fn() -> Result<Vec<Box<dyn Backend>>, Outcome>;
+
+fn on_cpu() -> Result<Vec<Box<dyn Backend>>, Outcome> {
+    Ok(vec![Box::new(cpu(1)?), Box::new(cpu(2)?)])
+}
+
+fn on_hip() -> Result<Vec<Box<dyn Backend>>, Outcome> {
+    Ok(vec![Box::new(hip_sim(1)?)])
+}
+
+fn prefill_is_decode(
+    mix: &str,
+    arith: Arithmetic,
+    len: usize,
+    chunks: &[usize],
+    backends: Backends,
+) -> Result<(), Outcome> {
     let model = synth_tiny(mix)?;
     let token = |s: usize, i: usize| ((i * 7919 + s * 104_729 + i * i) % 1000) as u32;
     let sequences: Vec<Vec<u32>> = (0..4).map(|s| (0..len - s * 3).map(|i| token(s, i)).collect()).collect();
     let mut failures = Vec::new();
     let mut first: Option<Vec<Rows>> = None;
-    for threads in [1, 2] {
+    for (i, backend) in backends()?.iter().enumerate() {
         let outputs = INSIDE.iter().map(|s| s.to_string()).collect();
         let options = EngineOptions {
             arith,
@@ -72,7 +95,7 @@ fn prefill_is_decode(mix: &str, arith: Arithmetic, len: usize, chunks: &[usize])
             outputs,
             ..EngineOptions::default()
         };
-        let engine = engine(&model, &cpu(threads)?, &options)?;
+        let engine = engine(&model, &**backend, &options)?;
         for &chunk in chunks {
             let alone: Vec<Rows> = sequences
                 .iter()
@@ -82,7 +105,7 @@ fn prefill_is_decode(mix: &str, arith: Arithmetic, len: usize, chunks: &[usize])
             let want = first.get_or_insert_with(|| alone.clone());
             for (what, got) in [("alone", &alone), ("four in a batch", &together)] {
                 if let Some(at) = difference(want, got) {
-                    failures.push(format!("chunks of {chunk}, {what}, {threads} threads: {at}"));
+                    failures.push(format!("chunks of {chunk}, {what}, {} {}: {at}", backend.name(), i + 1));
                 }
             }
         }

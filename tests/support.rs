@@ -2,6 +2,8 @@
 
 use greta_backend::Backend;
 use greta_cpu::{Cpu, CpuOptions};
+use greta_hip::Hip;
+use greta_hip::compile::Clang;
 use greta_models::synth::{self, Mix, SynthSpec};
 use greta_models::{Engine, EngineOptions, Model};
 use libtest_mimic::{Completion, Failed, Trial};
@@ -23,6 +25,9 @@ pub const GOLDEN: Need = Need {
 };
 pub const SMOLLM2: Need =
     Need { key: "smollm2", install: "run .ci/models (about 5 minutes, needs Python and a C++ compiler)" };
+
+pub const CLANG: Need =
+    Need { key: "clang", install: "apt-get install clang-22 lld-22 llvm-22, or export GRETA_CLANG=PROGRAM" };
 
 pub const CHROMIUM: Need = Need { key: "chromium", install: "apt-get install chromium, or export CHROMIUM=PROGRAM" };
 
@@ -94,6 +99,14 @@ pub fn smollm2(quant: &str) -> Result<PathBuf, Outcome> {
 /// The CPU backend with guards.
 pub fn cpu(threads: usize) -> Result<Cpu, Outcome> {
     Ok(Cpu::new(CpuOptions { threads: Some(threads), guard: true, ..CpuOptions::default() })?)
+}
+
+/// The HIP backend in the emulator.
+pub fn hip_sim(threads: usize) -> Result<Hip, Outcome> {
+    if let Err(e) = Clang::get() {
+        return Err(Outcome::Lacks(CLANG, PathBuf::from(format!("clang for gfx942 ({e})"))));
+    }
+    Ok(Hip::open(":sim", threads)?)
 }
 
 /// Opens and compiles a model.

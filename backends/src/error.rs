@@ -43,6 +43,18 @@ pub enum BackendError {
     /// Threads, drivers and the like.
     #[error("{0}")]
     Device(String),
+    /// A kernel that could not be compiled or run.
+    #[error("{backend}: node `{node}`, kernel `{kernel}`: {why}")]
+    Kernel {
+        /// The backend and its driver.
+        backend: String,
+        /// The node.
+        node: String,
+        /// The kernel.
+        kernel: String,
+        /// What happened.
+        why: String,
+    },
     /// A route rule that can't be kept.
     #[error("route `{rule}`: {why}")]
     Route {

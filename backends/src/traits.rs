@@ -3,6 +3,7 @@
 use crate::{BackendError, Batch, Injection, KvConfig, KvOps, NoTaps, RouteRule, StepAt, StepOut, TapSink, Want};
 use greta_graph::{Pass, Plan};
 use greta_ops::{Op, TensorDesc};
+use serde::Serialize;
 use std::sync::Arc;
 
 /// A tensor of the model: type, shape, and its bytes as the file stores them.
@@ -45,6 +46,42 @@ impl Default for CompileOptions<'_> {
     }
 }
 
+/// The size of a step that is planned and not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepSize {
+    /// Tokens of the step.
+    pub tokens: usize,
+    /// Rows wanted.
+    pub rows: usize,
+    /// Tokens of the longest sequence once the step is done.
+    pub context: usize,
+}
+
+/// A launch of a kernel, as it can be printed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Lowered {
+    /// The node.
+    pub node: String,
+    /// Its op.
+    pub op: String,
+    /// The kernel's source and what is defined for it.
+    pub module: String,
+    /// The kernel.
+    pub kernel: String,
+    /// Workgroups.
+    pub grid: [u32; 3],
+    /// Threads of a workgroup.
+    pub block: u32,
+    /// Shared memory of a workgroup, bytes.
+    pub lds: u32,
+    /// Arguments, in order.
+    pub args: Vec<String>,
+    /// Bytes the op must move, each operand once; with the first kernel of the op.
+    pub bytes: u64,
+    /// Operations of the op; with its first kernel.
+    pub flops: u64,
+}
+
 /// A kind of device.
 pub trait Backend: Send + Sync {
     /// The name users give: `cpu`.
@@ -63,6 +100,12 @@ pub trait Backend: Send + Sync {
 
     /// Whether there is a kernel for this op on these operands; if not, why.
     fn supports(&self, op: &Op, ins: &[&TensorDesc]) -> Result<(), String>;
+
+    /// The kernels each op of a plan takes for a step, in order, where the backend lowers to launches that can be printed;
+    /// no device and no weight is touched.
+    fn lowering(&self, _: &Plan, _: &StepSize, _: &[RouteRule]) -> Result<Option<Vec<Lowered>>, BackendError> {
+        Ok(None)
+    }
 
     /// Prepares weights and kernels.
     fn compile(

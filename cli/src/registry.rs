@@ -2,6 +2,7 @@
 
 use greta_backend::{Backend, BackendError};
 use greta_cpu::{Cpu, CpuOptions, MOST_THREADS};
+use greta_hip::Hip;
 use greta_reference::Reference;
 
 /// What a backend is opened with.
@@ -11,20 +12,25 @@ pub struct BackendOptions {
     pub threads: Option<usize>,
 }
 
+type Open = fn(&str, &BackendOptions) -> Result<Box<dyn Backend>, BackendError>;
+
 /// A line of the table of backends.
 pub struct BackendEntry {
     /// The name it is chosen by.
     pub name: &'static str,
     /// What it is, in one line.
     pub about: &'static str,
-    open: fn(&BackendOptions) -> Result<Box<dyn Backend>, BackendError>,
+    /// Opens it; the text is what the user wrote after the name, with its colon: `:sim`, `:sim:0`.
+    open: Open,
     threads: fn(&BackendOptions) -> usize,
+    /// Whether a colon may follow the name.
+    devices: bool,
 }
 
 impl BackendEntry {
     /// Opens the backend, which fails where its device is absent.
     pub fn open(&self, options: &BackendOptions) -> Result<Box<dyn Backend>, BackendError> {
-        (self.open)(options)
+        (self.open)("", options)
     }
 }
 
@@ -33,16 +39,29 @@ pub const BACKENDS: &[BackendEntry] = &[
     BackendEntry {
         name: "cpu",
         about: "the host's processor: threads and vector instructions",
-        open: |o| Ok(Box::new(cpu(o)?)),
-        threads: |o| o.threads.unwrap_or_else(greta_cpu::physical_cores),
+        open: |_, o| Ok(Box::new(cpu(o)?)),
+        threads: host_threads,
+        devices: false,
+    },
+    BackendEntry {
+        name: "hip",
+        about: "kernels for AMD's MI300X; hip:sim executes their machine code on the host, hip:gfx942 only plans",
+        open: |which, o| Ok(Box::new(Hip::open(which, host_threads(o))?)),
+        threads: host_threads,
+        devices: true,
     },
     BackendEntry {
         name: "reference",
         about: "every op's f64 definition on one thread: slow, to compare with",
-        open: |_| Ok(Box::new(Reference)),
+        open: |_, _| Ok(Box::new(Reference)),
         threads: |_| 1,
+        devices: false,
     },
 ];
+
+fn host_threads(options: &BackendOptions) -> usize {
+    options.threads.unwrap_or_else(greta_cpu::physical_cores)
+}
 
 fn cpu(options: &BackendOptions) -> Result<Cpu, BackendError> {
     Cpu::new(CpuOptions { threads: options.threads, ..CpuOptions::default() })
@@ -63,8 +82,8 @@ pub enum OpenError {
     /// The backend is there, its device is not.
     #[error("backend `{name}` can't be used here: {source}")]
     Unavailable {
-        /// The backend.
-        name: &'static str,
+        /// The backend, as it was asked for.
+        name: String,
         /// What is missing.
         source: BackendError,
     },
@@ -82,21 +101,25 @@ pub enum OpenError {
 /// # Ok::<(), greta::OpenError>(())
 /// ```
 pub fn backend(name: &str, options: &BackendOptions) -> Result<Box<dyn Backend>, OpenError> {
-    let entry = entry(name, options)?;
-    entry.open(options).map_err(|source| OpenError::Unavailable { name: entry.name, source })
+    let (entry, which) = entry(name, options)?;
+    (entry.open)(which, options).map_err(|source| OpenError::Unavailable { name: name.into(), source })
 }
 
 /// How many of the host's threads the backend of this name computes with.
 pub fn backend_threads(name: &str, options: &BackendOptions) -> Result<usize, OpenError> {
-    Ok((entry(name, options)?.threads)(options))
+    Ok((entry(name, options)?.0.threads)(options))
 }
 
-/// The table's line of this name, once the options make sense.
-fn entry(name: &str, options: &BackendOptions) -> Result<&'static BackendEntry, OpenError> {
+/// The table's line of this name, once the options make sense, and what follows the line's own name.
+fn entry<'n>(name: &'n str, options: &BackendOptions) -> Result<(&'static BackendEntry, &'n str), OpenError> {
     if let Some(n) = options.threads.filter(|n| !(1..=MOST_THREADS).contains(n)) {
         return Err(OpenError::Threads(n));
     }
-    BACKENDS.iter().find(|b| b.name == name).ok_or_else(|| {
+    let fits = |b: &'static BackendEntry| {
+        let which = name.strip_prefix(b.name)?;
+        (which.is_empty() || b.devices && which.starts_with(':')).then_some((b, which))
+    };
+    BACKENDS.iter().find_map(fits).ok_or_else(|| {
         let known = BACKENDS.iter().map(|b| b.name).collect::<Vec<_>>().join(", ");
         OpenError::Unknown { name: name.into(), known }
     })

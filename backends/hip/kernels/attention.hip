@@ -57,7 +57,11 @@ struct Row {
 // Rows of a key-value head are its query heads of the first token, then those of the second, and so on.
 DEV Row row_of(const Shape &s, u32 kv_head, u32 index) {
   u32 group = s.heads / s.kv_heads;
+#ifdef FAULT_GQA_MAP
+  return {index / group, index % group * s.kv_heads + kv_head};
+#else
   return {index / group, kv_head * group + index % group};
+#endif
 }
 
 DEV void load_rows(Shared &sh, const Shape &s, const float *q, const i32 *positions, const i32 *seqs, u32 kv_head, u32 first,

@@ -20,6 +20,18 @@
 #endif
 
 constexpr u32 CHAINS = 32;
+
+// Whether a group is part of the sum: always, unless a fault is built in.
+DEV bool counts([[maybe_unused]] u32 b) {
+#ifdef FAULT_HALF_WAVE
+  return b % 2 == 0;
+#elif defined(FAULT_K_TERMS)
+  return b < FAULT_K_TERMS / 32;
+#else
+  return true;
+#endif
+}
+
 constexpr u32 SUBS = SUB16 ? 2 : 1;
 
 // Two integers of 16 bits.

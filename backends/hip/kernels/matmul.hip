@@ -129,9 +129,15 @@ KERNEL __launch_bounds__(256) void matmul_int8(float *out, const u8 *w, const i8
       if (b < groups) {
         bring_weights(stages[stage], mine, w_row, b);
         bring_acts(stages[stage], mine, x_row + (u64)b * 32, x_scales[b]);
+#ifdef FAULT_OPERANDS_TRANSPOSED
+        const u32 none[8] = {};
+        if (first_token + mine >= t) store_row(stages[stage].x, LENGTH, mine, none);
+#endif
       }
       barrier();
-      for (u32 s = 0; s < STAGES && first + s * CHAINS < groups; s++) add_stage(stages[s], down, across, acc);
+      for (u32 s = 0; s < STAGES && first + s * CHAINS < groups; s++) {
+        if (counts(first + s * CHAINS)) add_stage(stages[s], down, across, acc);
+      }
       barrier();
     }
   };
@@ -144,7 +150,12 @@ KERNEL __launch_bounds__(256) void matmul_int8(float *out, const u8 *w, const i8
 #pragma unroll
       for (u32 r = 0; r < TILE_REGS; r++) {
         u32 at = first_token + down + i * TILE + tile_row(r), column = first_row + across + j * TILE + tile_column(r);
-        if (at < t && column < n) out[(u64)at * n + column] = acc[(j * DOWN + i) * TILE_REGS + r];
+        float sum = acc[(j * DOWN + i) * TILE_REGS + r];
+#ifdef FAULT_TILE_TRANSPOSED
+        if (at >= t) sum = 0.0f;
+        at += tile_column(r) - tile_row(r), column += tile_row(r) - tile_column(r);
+#endif
+        if (at < t && column < n) out[(u64)at * n + column] = sum;
       }
     }
   }

@@ -22,6 +22,12 @@ template <u32 TOKENS> DEV void matmul(float *out, const u8 *w, const float *x, u
     acc[i] = 0.0f;
   }
   for (u32 unit = lane; unit < units_of(k); unit += LANES) {
+#ifdef FAULT_HALF_WAVE
+    if (unit * UNIT % 64 >= 32) continue;
+#endif
+#ifdef FAULT_K_TERMS
+    if (unit * UNIT >= FAULT_K_TERMS) continue;
+#endif
     // Past the end of a short unit both factors are 0.
     for_each_four(w_row, unit, k, [&](u32 at, const float *four) {
 #pragma unroll

@@ -25,6 +25,7 @@ DEV void matvec(float *out, const u8 *w, const i8 *acts, const float *scales, u3
     acc[i] = 0.0f;
   }
   for (u32 b = chain; b < groups; b += CHAINS) {
+    if (!counts(b)) continue;
     const u8 *block = block_of(w_row, b);
     u32 g = group_in_block(b), c[8];
     codes(block, g, c);

@@ -144,13 +144,20 @@ DEV void codes(const u8 *block, [[maybe_unused]] u32 g, u32 w[8]) {
   plane(block + 32 + g / 4 * 32, g % 4 * 2, 2, 0, w);
   plane(block, g, 1, 2, w);
 #elif WEIGHT == Q4_K
+#ifdef FAULT_Q4K_NIBBLES
+  g ^= 1;
+#endif
   plane(block + 16 + g / 2 * 32, g % 2 * 4, 4, 0, w);
 #elif WEIGHT == Q5_K
   plane(block + 48 + g / 2 * 32, g % 2 * 4, 4, 0, w);
   plane(block + 16, g, 1, 4, w);
 #else // Q6_K: the low nibbles of 64 bytes, then their high ones; two bits of 32 bytes
   plane(block + g / 4 * 64 + g % 2 * 32, g / 2 % 2 * 4, 4, 0, w);
+#ifdef FAULT_Q6K_ORDER
+  plane(block + 128 + g / 4 * 32, 6 - g % 4 * 2, 2, 4, w);
+#else
   plane(block + 128 + g / 4 * 32, g % 4 * 2, 2, 4, w);
+#endif
 #endif
 #endif
 }

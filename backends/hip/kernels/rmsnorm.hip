@@ -8,7 +8,15 @@
 DEV float inverse_rms(const float *x, u32 n, float eps) {
   __shared__ float part[8];
   float sum = 0.0f;
-  for (u32 i = thread_x(); i < n; i += 256) sum = fma_(x[i], x[i], sum);
+  for (u32 i = thread_x(); i < n; i += 256) {
+#ifdef FAULT_HALF_WAVE
+    if (i % 64 >= 32) continue;
+#endif
+#ifdef FAULT_K_TERMS
+    if (i >= FAULT_K_TERMS) continue;
+#endif
+    sum = fma_(x[i], x[i], sum);
+  }
   sum = sum32(sum);
   if (thread_x() % 32 == 0) part[thread_x() / 32] = sum;
   barrier();

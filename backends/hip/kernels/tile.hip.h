@@ -36,8 +36,19 @@ struct Sums {
 
 DEV Fragment load_fragment(const Bytes8 *planes, u32 length, u32 first) {
   u32 lane = lane_id();
+#ifdef FAULT_OPERANDS_TRANSPOSED
+  // Byte k of row r is taken from byte r of row k, in either half.
+  u64 bytes = 0;
+  for (u32 i = 0; i < 8; i++) {
+    u32 k = lane / 16 * 4 + i % 4, r = lane % 16;
+    u32 word = planes[r / 4 * length + first + k].half[i / 4];
+    bytes |= (u64)(word >> 8 * (r % 4) & 255) << 8 * i;
+  }
+  return {bytes};
+#else
   Bytes8 b = planes[lane / 16 * length + first + lane % 16];
   return {(u64)b.half[1] << 32 | b.half[0]};
+#endif
 }
 DEV Sums multiply(Fragment rows, Fragment columns) {
   return {__builtin_amdgcn_mfma_i32_16x16x32_i8((i64)rows.bytes, (i64)columns.bytes, (I32x4){0, 0, 0, 0}, 0, 0, 0)};

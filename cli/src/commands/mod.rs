@@ -13,6 +13,7 @@ mod import;
 mod inspect;
 mod logits;
 mod perplexity;
+mod plan;
 mod probe;
 mod replay;
 mod report;
@@ -40,6 +41,7 @@ enum Command {
     Chat(chat::Chat),
     Inspect(inspect::Inspect),
     Graph(graph::Graph),
+    Plan(plan::PlanCommand),
     Logits(logits::Logits),
     Perplexity(perplexity::Perplexity),
     Bench(bench::Bench),
@@ -66,6 +68,7 @@ impl Cli {
             Command::Chat(c) => c.run(),
             Command::Inspect(c) => c.run(),
             Command::Graph(c) => c.run(),
+            Command::Plan(c) => c.run(),
             Command::Logits(c) => c.run(),
             Command::Perplexity(c) => c.run(),
             Command::Bench(c) => c.run(),

@@ -1,0 +1,250 @@
+//! From sources to code objects: clang, found when a kernel is first needed, and a cache on disk.
+
+use crate::Target;
+use crate::driver::DriverError;
+use crate::kernels::Source;
+use sha2::{Digest, Sha256};
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// The compiler to use, in place of the newest that is found.
+pub const CLANG_VARIABLE: &str = "GRETA_CLANG";
+/// Where compiled kernels are kept, in place of the user's cache folder.
+pub const CACHE_VARIABLE: &str = "GRETA_KERNEL_CACHE";
+
+/// Versions of clang that know gfx942, the newest first.
+const VERSIONS: std::ops::RangeInclusive<u32> = 18..=24;
+
+/// A compiled module.
+#[derive(Clone, Debug)]
+pub struct CodeObject {
+    /// The ELF file.
+    pub code: Vec<u8>,
+    /// Its disassembly, with source lines.
+    pub listing: String,
+    /// Registers and memory of each kernel, in the compiler's words.
+    pub resources: String,
+}
+
+/// clang and the disassembler that belongs to it.
+#[derive(Clone, Debug)]
+pub struct Clang {
+    clang: PathBuf,
+    objdump: PathBuf,
+    version: String,
+}
+
+impl Clang {
+    /// The compiler of this machine, looked for once.
+    pub fn get() -> Result<&'static Clang, DriverError> {
+        static FOUND: OnceLock<Result<Clang, String>> = OnceLock::new();
+        FOUND.get_or_init(find).as_ref().map_err(|e| DriverError::Absent(e.clone()))
+    }
+
+    /// What it says of itself.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Whether it can make code for an architecture.
+    pub fn has_target(&self, name: &str) -> bool {
+        said(&self.clang, "--print-targets").is_some_and(|t| t.contains(name))
+    }
+
+    /// The module as PTX for NVIDIA's sm_90: that it compiles is checked where no NVIDIA tool is at hand.
+    pub fn ptx(&self, source: &Source) -> Result<String, DriverError> {
+        let work = WorkFolder::new()?;
+        let flags = "-x cuda --cuda-gpu-arch=sm_90 --cuda-device-only -nocudainc -nocudalib -S -O1 -std=c++17 \
+                     -ffp-contract=off -Wno-unknown-cuda-version -Wno-pass-failed --cuda-feature=+ptx80";
+        let flags: Vec<&str> = flags.split_whitespace().collect();
+        let out = self.call(&work, source, flags, "module.ptx")?;
+        String::from_utf8(out.0).map_err(|e| DriverError::Call { call: "reading PTX", why: e.to_string() })
+    }
+
+    /// Flags every module is compiled with: no ROCm headers, no contraction, source lines for the emulator's errors.
+    fn flags(target: Target) -> Vec<String> {
+        let flags = "-x hip --cuda-device-only --no-gpu-bundle-output -nogpuinc -nogpulib -ffp-contract=off \
+                     -fno-math-errno -O3 -std=c++17 -mcode-object-version=5 -gline-tables-only \
+                     -Rpass-analysis=kernel-resource-usage -Wno-pass-failed";
+        let mut flags: Vec<String> = flags.split_whitespace().map(String::from).collect();
+        flags.push(format!("--offload-arch={target}"));
+        flags
+    }
+
+    /// Compiles a module, or takes it from the cache.
+    pub fn compile(&self, source: &Source, target: Target) -> Result<CodeObject, DriverError> {
+        let key = self.key(source, target);
+        let folder = cache_folder();
+        if let Some(found) = folder.as_deref().and_then(|f| load(f, &key)) {
+            return Ok(found);
+        }
+        let made = self.run(source, target)?;
+        // A cache that can't be written costs time, nothing else.
+        if let Some(folder) = folder {
+            let _ = store(&folder, &key, &made);
+        }
+        Ok(made)
+    }
+
+    fn key(&self, source: &Source, target: Target) -> String {
+        let mut hash = Sha256::new();
+        hash.update(format!("{} {source} {:?}", self.version, Self::flags(target)));
+        for (name, text) in source.texts() {
+            hash.update(name);
+            hash.update(text);
+        }
+        let mut key = source.file.replace(".hip", "-");
+        hash.finalize().iter().take(12).for_each(|b| {
+            // Writing to a string can't fail.
+            let _ = write!(key, "{b:02x}");
+        });
+        key
+    }
+
+    fn run(&self, source: &Source, target: Target) -> Result<CodeObject, DriverError> {
+        let work = WorkFolder::new()?;
+        let (code, said) = self.call(&work, source, Self::flags(target), "module.co")?;
+        let mut dump = Command::new(&self.objdump);
+        let dump = dump.args(["-d", "-l", &format!("--mcpu={target}")]).arg(work.0.join("module.co"));
+        let listing = text(dump.output().map_err(|e| io("running llvm-objdump", &e))?, source)?;
+        let resources = said.lines().filter_map(|l| l.split_once("remark:")).map(|(_, r)| r);
+        let resources =
+            resources.map(|r| r.replace("[-Rpass-analysis=kernel-resource-usage]", "").trim_end().to_string());
+        Ok(CodeObject { code, listing, resources: resources.map(|r| r + "\n").collect() })
+    }
+
+    /// Runs clang on a module: what it made, and what it said.
+    fn call(
+        &self,
+        work: &WorkFolder,
+        source: &Source,
+        flags: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        out: &str,
+    ) -> Result<(Vec<u8>, String), DriverError> {
+        for (name, text) in source.texts() {
+            std::fs::write(work.0.join(name), text).map_err(|e| io("writing the sources", &e))?;
+        }
+        let mut command = Command::new(&self.clang);
+        command.current_dir(&work.0).args(flags);
+        command.args(source.defines.iter().map(|(name, value)| format!("-D{name}={value}")));
+        let made = command.arg(source.file).arg("-o").arg(out).output().map_err(|e| io("running clang", &e))?;
+        let said = String::from_utf8_lossy(&made.stderr).into_owned();
+        if !made.status.success() {
+            return Err(DriverError::Compile { source_name: source.to_string(), text: said });
+        }
+        let code = std::fs::read(work.0.join(out)).map_err(|e| io("reading clang's output", &e))?;
+        Ok((code, said))
+    }
+}
+
+/// What a program prints, if it can be run.
+fn said(program: &Path, arg: &str) -> Option<String> {
+    let out = Command::new(program).arg(arg).output().ok()?;
+    out.status.success().then(|| String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+fn text(out: Output, source: &Source) -> Result<String, DriverError> {
+    if out.status.success() {
+        return Ok(String::from_utf8_lossy(&out.stdout).into_owned());
+    }
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    Err(DriverError::Compile { source_name: source.to_string(), text })
+}
+
+fn io(what: &'static str, e: &std::io::Error) -> DriverError {
+    DriverError::Call { call: what, why: e.to_string() }
+}
+
+/// A folder that goes when it is done with.
+struct WorkFolder(PathBuf);
+
+impl WorkFolder {
+    fn new() -> Result<WorkFolder, DriverError> {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("greta-kernels-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&path).map_err(|e| io("making a folder for the compiler", &e))?;
+        Ok(WorkFolder(path))
+    }
+}
+
+impl Drop for WorkFolder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Looks for clang, the linker it calls, and the disassembler of the same version.
+fn find() -> Result<Clang, String> {
+    let install = "install them with: apt-get install clang-22 lld-22 llvm-22 (any version from 18 on), or export \
+                   GRETA_CLANG=PROGRAM";
+    if let Some(path) = std::env::var_os(CLANG_VARIABLE) {
+        return check(PathBuf::from(&path))
+            .map_err(|why| format!("{CLANG_VARIABLE}={}: {why}; {install}", Path::new(&path).display()));
+    }
+    let names = VERSIONS.rev().map(|v| format!("clang-{v}")).chain(["clang".into(), "/opt/rocm/llvm/bin/clang".into()]);
+    let mut why = "none of clang-24 … clang-18, clang was found".to_string();
+    for name in names {
+        match check(PathBuf::from(&name)) {
+            Ok(clang) => return Ok(clang),
+            Err(e) if e.is_empty() => {}
+            Err(e) => why = format!("{name}: {e}"),
+        }
+    }
+    Err(format!("compiling kernels for gfx942 needs clang, lld and llvm-objdump: {why}; {install}"))
+}
+
+/// Whether a compiler can be used. Empty: it is not there.
+fn check(clang: PathBuf) -> Result<Clang, String> {
+    let Some(version) = said(&clang, "--version") else { return Err(String::new()) };
+    let version = version.lines().next().unwrap_or_default().to_string();
+    let tool = |name: &str| -> Option<PathBuf> {
+        let found = said(&clang, &format!("--print-prog-name={name}"))?;
+        let found = PathBuf::from(found.trim());
+        // clang answers the bare name where it knows of none.
+        if found.is_absolute() { Some(found) } else { said(&found, "--version").map(|_| found) }
+    };
+    if !said(&clang, "--print-targets").is_some_and(|t| t.contains("amdgcn")) {
+        return Err("it has no AMDGPU target".into());
+    }
+    tool("lld").or_else(|| tool("ld.lld")).ok_or("lld of the same version is missing")?;
+    let objdump = tool("llvm-objdump").ok_or("llvm-objdump of the same version is missing")?;
+    Ok(Clang { clang, objdump, version })
+}
+
+fn cache_folder() -> Option<PathBuf> {
+    let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    from(CACHE_VARIABLE)
+        .or_else(|| from("XDG_CACHE_HOME").map(|p| p.join("greta/kernels")))
+        .or_else(|| from("HOME").map(|p| p.join(".cache/greta/kernels")))
+}
+
+/// The cache's files: the three parts, each with its length before it.
+fn load(folder: &Path, key: &str) -> Option<CodeObject> {
+    let bytes = std::fs::read(folder.join(key)).ok()?;
+    let mut rest = &bytes[..];
+    let mut part = || -> Option<Vec<u8>> {
+        let (len, after) = rest.split_first_chunk::<8>()?;
+        let (part, after) = after.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
+        rest = after;
+        Some(part.to_vec())
+    };
+    let (code, listing, resources) = (part()?, part()?, part()?);
+    Some(CodeObject { code, listing: String::from_utf8(listing).ok()?, resources: String::from_utf8(resources).ok()? })
+}
+
+fn store(folder: &Path, key: &str, made: &CodeObject) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let mut bytes = Vec::new();
+    for part in [&made.code[..], made.listing.as_bytes(), made.resources.as_bytes()] {
+        bytes.extend((part.len() as u64).to_le_bytes());
+        bytes.extend(part);
+    }
+    // Whole or not at all: another process may look.
+    let part = folder.join(format!("{key}.{}.part", std::process::id()));
+    std::fs::write(&part, bytes)?;
+    std::fs::rename(part, folder.join(key))
+}

@@ -1,0 +1,172 @@
+//! What a GPU's driver does, behind one trait: devices, memory, streams, events, modules, launches, captured graphs.
+//!
+//! Nothing outside this folder names a driver's own functions.
+
+pub mod sim;
+
+use crate::Target;
+use crate::kernels::Source;
+use crate::profile::Profile;
+use std::sync::Arc;
+
+/// An address in a device's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pointer(pub u64);
+
+impl Pointer {
+    /// This many bytes further on.
+    pub fn offset(self, bytes: u64) -> Pointer {
+        Pointer(self.0 + bytes)
+    }
+}
+
+/// A kernel of a loaded module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Function(pub u32);
+
+/// A point in a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Event(pub u32);
+
+/// A captured sequence of launches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Captured(pub u32);
+
+/// What a driver refused or a device did.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DriverError {
+    /// Something that is to be installed first.
+    #[error("{0}")]
+    Absent(String),
+    /// A source that does not compile.
+    #[error("{source_name}: {text}")]
+    Compile {
+        /// The module.
+        source_name: String,
+        /// What the compiler said.
+        text: String,
+    },
+    /// A module without this kernel, or with one that can't be loaded.
+    #[error("module {module}: {why}")]
+    Module {
+        /// The module.
+        module: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// Device memory that can't be had.
+    #[error("{wanted} bytes for {what}, of which {free} are free")]
+    OutOfMemory {
+        /// What for.
+        what: String,
+        /// How much.
+        wanted: u64,
+        /// What there is.
+        free: u64,
+    },
+    /// A call of the driver that failed.
+    #[error("{call}: {why}")]
+    Call {
+        /// The call.
+        call: &'static str,
+        /// What came back.
+        why: String,
+    },
+    /// A kernel that did something wrong.
+    #[error("{0}")]
+    Fault(String),
+}
+
+/// What a device is.
+#[derive(Clone, Debug)]
+pub struct DeviceInfo {
+    /// Its name, for people.
+    pub name: String,
+    /// What kernels are compiled for.
+    pub target: Target,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Compute units.
+    pub units: u32,
+}
+
+/// How many workgroups of how many threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Workgroups.
+    pub grid: [u32; 3],
+    /// Threads of a workgroup.
+    pub block: u32,
+}
+
+/// A kind of driver.
+pub trait Driver: Send + Sync {
+    /// The name users give after `hip:`.
+    fn name(&self) -> &'static str;
+
+    /// The devices it has.
+    fn devices(&self) -> Result<Vec<DeviceInfo>, DriverError>;
+
+    /// Opens a device.
+    fn open(&self, ordinal: usize) -> Result<Arc<dyn Device>, DriverError>;
+}
+
+/// A device.
+pub trait Device: Send + Sync {
+    /// What it is.
+    fn info(&self) -> &DeviceInfo;
+
+    /// Bytes in use.
+    fn used(&self) -> u64;
+
+    /// Memory; its contents are undefined.
+    fn alloc(&self, bytes: usize, what: &str) -> Result<Pointer, DriverError>;
+
+    /// Gives memory back.
+    fn free(&self, at: Pointer);
+
+    /// Compiles a module, or takes it from the cache, and loads it. A second call gives the same functions.
+    fn function(&self, source: &Source, kernel: &str) -> Result<Function, DriverError>;
+
+    /// A stream: work on it runs in order.
+    fn stream(&self) -> Result<Box<dyn Stream>, DriverError>;
+
+    /// What each kernel cost since the device was opened, where the driver counts.
+    fn profile(&self) -> Option<Profile> {
+        None
+    }
+}
+
+/// Work in order.
+pub trait Stream: Send {
+    /// Host to device.
+    fn write(&mut self, to: Pointer, bytes: &[u8]) -> Result<(), DriverError>;
+
+    /// Device to host, when everything before is done.
+    fn read(&mut self, from: Pointer, out: &mut [u8]) -> Result<(), DriverError>;
+
+    /// Device to device.
+    fn copy(&mut self, from: Pointer, to: Pointer, bytes: usize) -> Result<(), DriverError>;
+
+    /// Runs a kernel; `args` are packed as its parameters are declared.
+    fn launch(&mut self, kernel: Function, size: Size, args: &[u8]) -> Result<(), DriverError>;
+
+    /// Waits for everything before.
+    fn wait(&mut self) -> Result<(), DriverError>;
+
+    /// Marks a point.
+    fn event(&mut self) -> Result<Event, DriverError>;
+
+    /// Milliseconds between two points, once both are reached.
+    fn elapsed(&mut self, from: Event, to: Event) -> Result<f64, DriverError>;
+
+    /// From here on launches are noted, not run.
+    fn begin_capture(&mut self) -> Result<(), DriverError>;
+
+    /// Ends what [`Stream::begin_capture`] began.
+    fn end_capture(&mut self) -> Result<Captured, DriverError>;
+
+    /// Runs what was captured.
+    fn replay(&mut self, captured: Captured) -> Result<(), DriverError>;
+}

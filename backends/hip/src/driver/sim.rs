@@ -1,0 +1,229 @@
+//! The driver `sim`: gfx942 machine code, executed on the host's cores by the emulator.
+//!
+//! A launch runs when it is made, so streams and events are in order by themselves.
+
+use super::{Captured, Device, DeviceInfo, Driver, DriverError, Event, Function, Pointer, Size, Stream};
+use crate::compile::Clang;
+use crate::kernels::Source;
+use crate::{Target, profile::Profile};
+use greta_gfx942::{Counts, Launch, Memory, Program};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
+
+/// Memory the emulated device has: as much of it is promised as the host can give.
+const MEMORY: u64 = 192 << 30;
+/// Compute units of an MI300X.
+const UNITS: u32 = 304;
+
+/// The driver.
+#[derive(Clone, Copy, Debug)]
+pub struct Sim {
+    /// Host threads.
+    pub threads: usize,
+}
+
+impl Driver for Sim {
+    fn name(&self) -> &'static str {
+        "sim"
+    }
+
+    fn devices(&self) -> Result<Vec<DeviceInfo>, DriverError> {
+        Clang::get()?;
+        Ok(vec![self.info()])
+    }
+
+    fn open(&self, ordinal: usize) -> Result<Arc<dyn Device>, DriverError> {
+        if ordinal > 0 {
+            return Err(DriverError::Absent(format!("hip:sim:{ordinal}: there is one emulated device, number 0")));
+        }
+        Clang::get()?;
+        Ok(Arc::new(SimDevice(Arc::new(Shared {
+            info: self.info(),
+            memory: Memory::new(MEMORY),
+            threads: self.threads,
+            modules: Mutex::default(),
+            functions: RwLock::default(),
+            profile: Mutex::default(),
+        }))))
+    }
+}
+
+impl Sim {
+    fn info(&self) -> DeviceInfo {
+        let name = format!("gfx942 emulator on {} host threads", self.threads);
+        DeviceInfo { name, target: Target::Gfx942, memory: MEMORY, units: UNITS }
+    }
+}
+
+/// What the emulator loaded.
+#[derive(Clone)]
+struct Kernel {
+    program: Arc<Program>,
+    name: String,
+    source: String,
+}
+
+struct Shared {
+    info: DeviceInfo,
+    memory: Memory,
+    threads: usize,
+    modules: Mutex<HashMap<Source, Arc<Program>>>,
+    functions: RwLock<Vec<Kernel>>,
+    profile: Mutex<Profile>,
+}
+
+/// A lock whose holder panicked guards nothing that could be half done here.
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct SimDevice(Arc<Shared>);
+
+impl Device for SimDevice {
+    fn info(&self) -> &DeviceInfo {
+        &self.0.info
+    }
+
+    fn used(&self) -> u64 {
+        self.0.memory.used()
+    }
+
+    fn alloc(&self, bytes: usize, what: &str) -> Result<Pointer, DriverError> {
+        let at = self.0.memory.alloc(bytes, what).map_err(|_| DriverError::OutOfMemory {
+            what: what.into(),
+            wanted: bytes as u64,
+            free: self.0.memory.limit().saturating_sub(self.0.memory.used()),
+        })?;
+        Ok(Pointer(at))
+    }
+
+    fn free(&self, at: Pointer) {
+        // Only what was allocated is freed, once.
+        let _ = self.0.memory.free(at.0);
+    }
+
+    fn function(&self, source: &Source, kernel: &str) -> Result<Function, DriverError> {
+        let program = {
+            let mut modules = lock(&self.0.modules);
+            match modules.get(source) {
+                Some(program) => program.clone(),
+                None => {
+                    let made = Clang::get()?.compile(source, Target::Gfx942)?;
+                    let program = Program::load(&made.code, &made.listing)
+                        .map_err(|e| DriverError::Module { module: source.to_string(), why: e.to_string() })?;
+                    let program = Arc::new(program);
+                    modules.insert(source.clone(), program.clone());
+                    program
+                }
+            }
+        };
+        if program.kernel(kernel).is_none() {
+            return Err(DriverError::Module { module: source.to_string(), why: format!("has no kernel `{kernel}`") });
+        }
+        let source = source.to_string();
+        let mut functions = self.0.functions.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = functions.iter().position(|f| f.name == kernel && f.source == source) {
+            return Ok(Function(known as u32));
+        }
+        functions.push(Kernel { program, name: kernel.into(), source });
+        Ok(Function(functions.len() as u32 - 1))
+    }
+
+    fn stream(&self) -> Result<Box<dyn Stream>, DriverError> {
+        Ok(Box::new(SimStream { device: self.0.clone(), events: Vec::new(), noted: None, captured: Vec::new() }))
+    }
+
+    fn profile(&self) -> Option<Profile> {
+        Some(lock(&self.0.profile).clone())
+    }
+}
+
+/// A launch that was noted.
+type Noted = (Function, Size, Vec<u8>);
+
+struct SimStream {
+    device: Arc<Shared>,
+    events: Vec<Instant>,
+    noted: Option<Vec<Noted>>,
+    captured: Vec<Vec<Noted>>,
+}
+
+impl SimStream {
+    fn run(&self, kernel: Function, size: Size, args: &[u8]) -> Result<(), DriverError> {
+        let found = {
+            let functions = self.device.functions.read().unwrap_or_else(PoisonError::into_inner);
+            functions.get(kernel.0 as usize).cloned()
+        };
+        let Some(k) = found else {
+            return Err(DriverError::Call { call: "launch", why: format!("there is no function {}", kernel.0) });
+        };
+        let launch = Launch { kernel: &k.name, grid: size.grid, block: [size.block, 1, 1], dynamic_lds: 0, args };
+        let start = Instant::now();
+        let counts: Counts = greta_gfx942::run(&k.program, &self.device.memory, &launch, self.device.threads)
+            .map_err(|fault| DriverError::Fault(fault.to_string()))?;
+        lock(&self.device.profile).add(&k.source, &k.name, start.elapsed(), &counts);
+        Ok(())
+    }
+
+    fn call<E: std::fmt::Display>(call: &'static str) -> impl FnOnce(E) -> DriverError {
+        move |e| DriverError::Call { call, why: e.to_string() }
+    }
+}
+
+impl Stream for SimStream {
+    fn write(&mut self, to: Pointer, bytes: &[u8]) -> Result<(), DriverError> {
+        self.device.memory.write(to.0, bytes).map_err(Self::call("write"))
+    }
+
+    fn read(&mut self, from: Pointer, out: &mut [u8]) -> Result<(), DriverError> {
+        self.device.memory.read(from.0, out).map_err(Self::call("read"))
+    }
+
+    fn copy(&mut self, from: Pointer, to: Pointer, bytes: usize) -> Result<(), DriverError> {
+        self.device.memory.copy(to.0, from.0, bytes).map_err(Self::call("copy"))
+    }
+
+    fn launch(&mut self, kernel: Function, size: Size, args: &[u8]) -> Result<(), DriverError> {
+        match &mut self.noted {
+            Some(list) => {
+                list.push((kernel, size, args.to_vec()));
+                Ok(())
+            }
+            None => self.run(kernel, size, args),
+        }
+    }
+
+    fn wait(&mut self) -> Result<(), DriverError> {
+        Ok(())
+    }
+
+    fn event(&mut self) -> Result<Event, DriverError> {
+        self.events.push(Instant::now());
+        Ok(Event(self.events.len() as u32 - 1))
+    }
+
+    fn elapsed(&mut self, from: Event, to: Event) -> Result<f64, DriverError> {
+        match (self.events.get(from.0 as usize), self.events.get(to.0 as usize)) {
+            (Some(a), Some(b)) => Ok(b.saturating_duration_since(*a).as_secs_f64() * 1e3),
+            _ => Err(DriverError::Call { call: "elapsed", why: "there is no such event".into() }),
+        }
+    }
+
+    fn begin_capture(&mut self) -> Result<(), DriverError> {
+        self.noted = Some(Vec::new());
+        Ok(())
+    }
+
+    fn end_capture(&mut self) -> Result<Captured, DriverError> {
+        let none = || DriverError::Call { call: "end_capture", why: "no capture was begun".into() };
+        self.captured.push(self.noted.take().ok_or_else(none)?);
+        Ok(Captured(self.captured.len() as u32 - 1))
+    }
+
+    fn replay(&mut self, captured: Captured) -> Result<(), DriverError> {
+        let none = || DriverError::Call { call: "replay", why: "nothing was captured".into() };
+        let list = self.captured.get(captured.0 as usize).ok_or_else(none)?;
+        list.iter().try_for_each(|(kernel, size, args)| self.run(*kernel, *size, args))
+    }
+}

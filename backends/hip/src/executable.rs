@@ -1,0 +1,444 @@
+//! A plan with its weights on a device, and the kernels of each step size.
+
+use crate::driver::{Device, Function, Pointer, Size, Stream};
+use crate::failed;
+use crate::lower::{self, Arg, Buffer, Launch, Node, Step};
+use crate::memory::DeviceBuffer;
+use crate::session::HipSession;
+use crate::taps::TapPoint;
+use greta_backend::{
+    BackendError, CompileOptions, Executable, Fault, Injection, KvConfig, Lowered, Phase, RouteRule, Session, StepSize,
+    Weights,
+};
+use greta_graph::{Graph, Kind, NodeId, Plan, StateRole, Value};
+use greta_ops::{Bindings, Cost, DType, HostTensor, Op, PAGE_TOKENS, TensorDesc};
+use smallvec::SmallVec;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What runs at a place of the plan.
+pub(crate) enum Stage {
+    Op(NodeId),
+    Tap(TapPoint),
+}
+
+/// A compiled plan.
+pub(crate) struct Compiled {
+    pub driver: &'static str,
+    pub device: Arc<dyn Device>,
+    pub plan: Plan,
+    pub stages: Vec<Stage>,
+    /// Node, name, bytes of a row.
+    pub states: Vec<(NodeId, String, usize)>,
+    weights: HashMap<NodeId, Arc<DeviceBuffer>>,
+    tables: HashMap<NodeId, DeviceBuffer>,
+    routes: Vec<RouteRule>,
+    /// Faults built in, by node.
+    pub faults: Vec<(NodeId, Injection)>,
+    pub max_tokens: usize,
+    pub max_rows: usize,
+}
+
+/// A launch with its kernel loaded.
+pub(crate) struct Ready {
+    pub function: Function,
+    pub launch: Launch,
+}
+
+pub(crate) fn compile(
+    driver: &'static str,
+    device: Arc<dyn Device>,
+    plan: Plan,
+    weights: &dyn Weights,
+    options: CompileOptions<'_>,
+) -> Result<Arc<dyn Executable>, BackendError> {
+    let g = plan.graph();
+    supported(g)?;
+    routed(g, options.routes)?;
+    let faults = faults(g, options.faults)?;
+    let mut stages = Vec::new();
+    for (id, node) in g.nodes() {
+        match &node.kind {
+            Kind::Op(_) => stages.push(Stage::Op(id)),
+            Kind::Tap(_) => stages.extend(TapPoint::new(&plan, id).map(Stage::Tap)),
+            _ => {}
+        }
+    }
+    let states = g.nodes().filter(|(_, n)| matches!(n.kind, Kind::State { .. }));
+    let states = states.map(|(id, n)| {
+        let row = n.outs[0].dtype.row_bytes(n.outs[0].cols().constant().unwrap_or(0));
+        (id, n.name.clone(), row.unwrap_or(0))
+    });
+    let states = states.collect();
+    let mut stream = device.stream().map_err(|e| failed(driver, &e))?;
+    let mut upload = Upload { driver, device: &device, stream: &mut *stream };
+    let weights_on = upload.weights(g, weights, options.progress)?;
+    let tables = upload.tables(g, weights)?;
+    let (max_tokens, max_rows, routes) = (options.max_tokens, options.max_rows, options.routes.to_vec());
+    let compiled = Compiled {
+        driver,
+        device,
+        plan,
+        stages,
+        states,
+        weights: weights_on,
+        tables,
+        routes,
+        faults,
+        max_tokens,
+        max_rows,
+    };
+    Ok(Arc::new(compiled))
+}
+
+fn supported(g: &Graph) -> Result<(), BackendError> {
+    for (id, node) in g.nodes() {
+        let Kind::Op(op) = &node.kind else { continue };
+        let ins = g.operands(id);
+        let descs: Vec<_> = ins.iter().map(|&v| g.desc(v)).collect();
+        lower::supports(op, &descs).map_err(|why| BackendError::Unsupported {
+            backend: "hip",
+            node: node.name.clone(),
+            op: op.to_string(),
+            why,
+        })?;
+    }
+    Ok(())
+}
+
+/// Checks that every rule names a kernel that some node it fits has.
+fn routed(g: &Graph, rules: &[RouteRule]) -> Result<(), BackendError> {
+    for rule in rules {
+        let error = |why: String| BackendError::Route { rule: rule.to_string(), why };
+        if !lower::ROUTES.contains(&rule.kernel.as_str()) {
+            return Err(error(format!("unknown kernel `{}`; known: {}", rule.kernel, lower::ROUTES.join(", "))));
+        }
+        let mut fits = false;
+        for (id, node) in g.nodes() {
+            let Kind::Op(op) = &node.kind else { continue };
+            if !rule.pattern.matches(&node.name) {
+                continue;
+            }
+            let ins = g.operands(id);
+            let descs: Vec<_> = ins.iter().map(|&v| g.desc(v)).collect();
+            let has = lower::routes_of(op, &descs);
+            if !has.contains(&rule.kernel.as_str()) {
+                let list = if has.is_empty() { "one kernel".into() } else { has.join(", ") };
+                return Err(error(format!("`{}` has {list}", node.name)));
+            }
+            fits = true;
+        }
+        if !fits {
+            return Err(error("its pattern matches no op; `greta graph --plan` lists them".into()));
+        }
+    }
+    Ok(())
+}
+
+/// The nodes of faults, each of which its node's kernels can have.
+fn faults(g: &Graph, list: &[Injection]) -> Result<Vec<(NodeId, Injection)>, BackendError> {
+    let mut out: Vec<(NodeId, Injection)> = Vec::new();
+    for f in list {
+        let error = |why: String| BackendError::Fault { injection: f.to_string(), why };
+        let found = g.find(&f.node).and_then(|id| match &g.node(id).kind {
+            Kind::Op(op) => Some((id, op)),
+            _ => None,
+        });
+        let Some((id, op)) = found else {
+            return Err(error("no op of the plan is named so; a fusion may have taken it in".into()));
+        };
+        let ins = g.operands(id);
+        let descs: Vec<_> = ins.iter().map(|&v| g.desc(v)).collect();
+        lower::fault::fits(op, &descs, f.fault).map_err(error)?;
+        let first = ins.iter().filter_map(|&v| g.state_of(v)).next();
+        if f.fault == Fault::KvLayerBase && first.is_some() && first == first_state(g, StateRole::Keys) {
+            return Err(error("the first layer's cache is the node's own".into()));
+        }
+        if out.iter().any(|(other, o)| *other == id && (o.phase.is_none() || f.phase.is_none() || o.phase == f.phase)) {
+            return Err(error("the node has another fault already".into()));
+        }
+        out.push((id, f.clone()));
+    }
+    Ok(out)
+}
+
+/// The first layer's cache.
+fn first_state(g: &Graph, want: StateRole) -> Option<NodeId> {
+    g.nodes().find(|(_, n)| matches!(n.kind, Kind::State { role, .. } if role == want)).map(|(id, _)| id)
+}
+
+/// Brings what a step reads and never writes to the device.
+struct Upload<'a> {
+    driver: &'static str,
+    device: &'a Arc<dyn Device>,
+    stream: &'a mut dyn Stream,
+}
+
+impl Upload<'_> {
+    fn put(&mut self, bytes: &[u8], what: &str) -> Result<DeviceBuffer, BackendError> {
+        let made = DeviceBuffer::new(self.device, bytes.len(), what).and_then(|b| {
+            self.stream.write(b.at(), bytes)?;
+            Ok(b)
+        });
+        made.map_err(|e| failed(self.driver, &e))
+    }
+
+    fn weights(
+        &mut self,
+        g: &Graph,
+        weights: &dyn Weights,
+        progress: Option<&dyn Fn(u64, u64)>,
+    ) -> Result<HashMap<NodeId, Arc<DeviceBuffer>>, BackendError> {
+        let (mut out, mut known) = (HashMap::new(), HashMap::<(String, Option<Range<u32>>), Arc<DeviceBuffer>>::new());
+        let all: u64 = g.nodes().filter(|(_, n)| matches!(n.kind, Kind::Weight { .. })).map(|(_, n)| size(n)).sum();
+        let mut done = 0;
+        for (id, node) in g.nodes() {
+            let Kind::Weight { tensor, rows } = &node.kind else { continue };
+            let key = (tensor.clone(), rows.clone());
+            let buffer = match known.get(&key) {
+                Some(buffer) => buffer.clone(),
+                None => {
+                    let buffer = Arc::new(self.put(bytes_of(weights, tensor, rows.as_ref(), &node.outs[0])?, tensor)?);
+                    known.insert(key, buffer.clone());
+                    buffer
+                }
+            };
+            out.insert(id, buffer);
+            done += size(node);
+            if let Some(tell) = progress {
+                tell(done, all);
+            }
+        }
+        known.keys().for_each(|(tensor, _)| weights.release(tensor));
+        Ok(out)
+    }
+
+    fn tables(&mut self, g: &Graph, weights: &dyn Weights) -> Result<HashMap<NodeId, DeviceBuffer>, BackendError> {
+        let mut out = HashMap::new();
+        for (id, node) in g.nodes() {
+            let Kind::Op(Op::Rope(rope)) = &node.kind else { continue };
+            let factors = match g.operands(id).get(2) {
+                None => None,
+                Some(v) => {
+                    let Kind::Weight { tensor, rows } = &g.node(v.node).kind else {
+                        let why = "its frequency factors are computed, not a weight".into();
+                        let (node, op) = (node.name.clone(), rope.to_string());
+                        return Err(BackendError::Unsupported { backend: "hip", node, op, why });
+                    };
+                    let bytes = bytes_of(weights, tensor, rows.as_ref(), g.desc(*v))?;
+                    let values = HostTensor::from_bytes(&[rope.dims / 2], DType::F32, bytes);
+                    Some(values.reals().iter().map(|&f| f as f32).collect::<Vec<f32>>())
+                }
+            };
+            let table: Vec<u8> = lower::turns(rope, factors.as_deref()).iter().flat_map(|v| v.to_le_bytes()).collect();
+            out.insert(id, self.put(&table, &node.name)?);
+        }
+        Ok(out)
+    }
+}
+
+fn size(node: &greta_graph::Node) -> u64 {
+    node.outs[0].bytes(&Bindings::default()) as u64
+}
+
+/// A tensor's bytes, or those of some of its rows.
+fn bytes_of<'w>(
+    weights: &'w dyn Weights,
+    tensor: &str,
+    rows: Option<&Range<u32>>,
+    want: &TensorDesc,
+) -> Result<&'w [u8], BackendError> {
+    let view = weights.tensor(tensor)?;
+    let cols = want.cols().constant().unwrap_or(0);
+    let row = view.desc.dtype.row_bytes(cols).unwrap_or(0);
+    let from = rows.map_or(0, |r| r.start as usize) * row;
+    let len = want.bytes(&Bindings::default());
+    view.bytes.get(from..from + len).filter(|_| view.desc.dtype == want.dtype).ok_or_else(|| {
+        let why = format!("the graph wants {want}, the model has {}", view.desc);
+        BackendError::Weight { tensor: tensor.into(), why }
+    })
+}
+
+impl Compiled {
+    /// Where a value lies.
+    pub fn place(&self, v: Value) -> Buffer {
+        place(&self.plan, v)
+    }
+
+    /// The fault a node has in steps of this phase.
+    pub fn fault(&self, id: NodeId, phase: Phase) -> Option<&Injection> {
+        self.faults.iter().find(|(n, f)| *n == id && f.phase.is_none_or(|p| p == phase)).map(|(_, f)| f)
+    }
+
+    /// An op's launches for a step. `stale`: a step went before, so that there are old values to read.
+    pub fn lower(&self, id: NodeId, phase: Phase, step: &Step, stale: bool) -> Vec<Launch> {
+        let g = self.plan.graph();
+        let node = g.node(id);
+        let Kind::Op(op) = &node.kind else { return Vec::new() };
+        let forced = forced(&self.routes, &node.name, phase);
+        let n = node_of(&self.plan, id, forced, self.device.info().target);
+        let Some(f) = self.fault(id, phase) else { return lower::lower(op, &n, step) };
+        let first = [(StateRole::Keys, 1), (StateRole::Values, 2)].map(|(role, i)| {
+            first_state(g, role).map_or_else(|| n.ins.get(i).copied().unwrap_or(n.ins[0]), Buffer::State)
+        });
+        let n = lower::fault::misplace(n, op, f, stale, first);
+        let mut launches = lower::lower(op, &n, step);
+        lower::fault::inject(&mut launches, f, &n, step);
+        launches
+    }
+
+    /// Loads the kernels of some launches.
+    pub fn ready(&self, node: &str, launches: Vec<Launch>) -> Result<Vec<Ready>, BackendError> {
+        let load = |launch: Launch| {
+            let function = self.device.function(&launch.source, launch.kernel);
+            let function = function.map_err(|e| self.kernel_error(node, launch.kernel, &e))?;
+            Ok(Ready { function, launch })
+        };
+        launches.into_iter().map(load).collect()
+    }
+
+    /// A kernel's error, with who ran it.
+    pub fn kernel_error(&self, node: &str, kernel: &str, e: &crate::driver::DriverError) -> BackendError {
+        BackendError::Kernel {
+            backend: format!("hip:{}", self.driver),
+            node: node.into(),
+            kernel: kernel.into(),
+            why: e.to_string(),
+        }
+    }
+
+    /// The address of a buffer that belongs to no session.
+    pub fn fixed(&self, b: Buffer) -> Option<Pointer> {
+        match b {
+            Buffer::Weight(id) => self.weights.get(&id).map(|b| b.at()),
+            Buffer::Table(id) => self.tables.get(&id).map(DeviceBuffer::at),
+            _ => None,
+        }
+    }
+}
+
+/// Where a value lies.
+pub(crate) fn place(plan: &Plan, v: Value) -> Buffer {
+    let g = plan.graph();
+    match (plan.place(v), &g.node(v.node).kind, g.state_of(v)) {
+        (Some(slot), ..) => Buffer::Slot(slot),
+        (_, Kind::Input { input }, _) => Buffer::Input(*input),
+        (_, _, Some(state)) => Buffer::State(state),
+        _ => Buffer::Weight(v.node),
+    }
+}
+
+/// A node as lowering sees it.
+pub(crate) fn node_of<'p>(plan: &'p Plan, id: NodeId, forced: Option<&'static str>, target: crate::Target) -> Node<'p> {
+    let g = plan.graph();
+    let (ins, outs) = (g.operands(id), &g.node(id).outs);
+    Node {
+        id,
+        ins: ins.iter().map(|&v| place(plan, v)).collect(),
+        outs: (0..outs.len() as u8).map(|out| place(plan, Value { node: id, out })).collect(),
+        in_descs: ins.iter().map(|&v| g.desc(v)).collect(),
+        out_descs: outs,
+        forced,
+        target,
+    }
+}
+
+/// The launches of every op for a step, as they are printed.
+pub(crate) fn lowering(
+    plan: &Plan,
+    target: crate::Target,
+    at: &StepSize,
+    rules: &[RouteRule],
+) -> Result<Vec<Lowered>, BackendError> {
+    let g = plan.graph();
+    supported(g)?;
+    routed(g, rules)?;
+    let pages = at.context.div_ceil(PAGE_TOKENS);
+    let (slots, phase) = (pages * PAGE_TOKENS, if at.tokens == 1 { Phase::Decode } else { Phase::Prefill });
+    let step = Step { tokens: at.tokens, rows: at.rows, slots, seqs: 1, pages, context: at.context };
+    let costs: HashMap<NodeId, Cost> = plan.costs(&step.bindings()).into_iter().collect();
+    let mut out = Vec::new();
+    for (id, node) in g.nodes() {
+        let Kind::Op(op) = &node.kind else { continue };
+        let launches = lower::lower(op, &node_of(plan, id, forced(rules, &node.name, phase), target), &step);
+        for (i, l) in launches.iter().enumerate() {
+            let cost = if i == 0 { costs.get(&id).copied().unwrap_or_default() } else { Cost::default() };
+            out.push(Lowered {
+                node: node.name.clone(),
+                op: op.to_string(),
+                module: l.source.to_string(),
+                kernel: l.kernel.into(),
+                grid: l.size.grid,
+                block: l.size.block,
+                lds: l.lds,
+                args: l.args.iter().map(|a| argument(g, a)).collect(),
+                bytes: cost.bytes,
+                flops: cost.flops,
+            });
+        }
+    }
+    Ok(out)
+}
+
+/// An argument with the names of the graph.
+fn argument(g: &Graph, a: &Arg) -> String {
+    let name = |id: NodeId| &g.node(id).name;
+    match a {
+        Arg::Buffer(Buffer::Weight(id)) => match &g.node(*id).kind {
+            Kind::Weight { tensor, .. } => tensor.clone(),
+            _ => name(*id).clone(),
+        },
+        Arg::Buffer(Buffer::State(id)) => name(*id).clone(),
+        Arg::Buffer(Buffer::Table(id)) => format!("table:{}", name(*id)),
+        other => other.to_string(),
+    }
+}
+
+/// The kernel that a rule asks for.
+fn forced(rules: &[RouteRule], node: &str, phase: Phase) -> Option<&'static str> {
+    let rule = rules.iter().find(|r| r.pattern.matches(node) && r.phase.is_none_or(|p| p == phase));
+    rule.and_then(|r| lower::ROUTES.iter().copied().find(|k| *k == r.kernel))
+}
+
+/// A launch's arguments as the kernel takes them, each at a multiple of its size.
+pub(crate) fn pack(launch: &Launch, at: impl Fn(Buffer) -> Pointer) -> SmallVec<[u8; 128]> {
+    let mut out = SmallVec::new();
+    for arg in &launch.args {
+        match *arg {
+            Arg::Buffer(b) => {
+                out.resize(out.len().next_multiple_of(8), 0);
+                out.extend_from_slice(&at(b).0.to_le_bytes());
+            }
+            Arg::U32(v) => out.extend_from_slice(&v.to_le_bytes()),
+            Arg::F32(v) => out.extend_from_slice(&v.to_le_bytes()),
+        }
+    }
+    out
+}
+
+/// A launch of no workgroups is none.
+pub(crate) fn is_empty(size: &Size) -> bool {
+    size.grid.contains(&0)
+}
+
+impl Executable for Compiled {
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn routes(&self, tokens: usize, rows: usize) -> Vec<(String, String)> {
+        let step = Step { tokens, rows, slots: tokens, seqs: 1, pages: 1, context: tokens };
+        let phase = if tokens == 1 { Phase::Decode } else { Phase::Prefill };
+        let ops = self.stages.iter().filter_map(|s| match s {
+            Stage::Op(id) => Some(*id),
+            Stage::Tap(_) => None,
+        });
+        let g = self.plan.graph();
+        ops.map(|id| (g.node(id).name.clone(), lower::route(&self.lower(id, phase, &step, false)))).collect()
+    }
+
+    fn session(self: Arc<Self>, kv: KvConfig) -> Result<Box<dyn Session>, BackendError> {
+        Ok(Box::new(HipSession::new(self, kv)?))
+    }
+}

@@ -1,0 +1,377 @@
+//! A session: buffers and a cache, and steps run on one stream.
+
+use crate::driver::{DriverError, Pointer, Stream};
+use crate::executable::{Compiled, Ready, Stage, is_empty, pack};
+use crate::failed;
+use crate::kv::Cache;
+use crate::lower::{self, Buffer, Launch, Step, TopK};
+use crate::memory::DeviceBuffer;
+use crate::taps::{Taken, TapPoint};
+use greta_backend::{
+    BackendError, Batch, Fault, KvConfig, KvOps, Phase, SeqId, Session, StepAt, StepOut, TapSink, Want,
+};
+use greta_graph::{Input, Kind, NodeId, Value};
+use greta_ops::{DType, HostTensor};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Sizes of steps whose launches are kept: decode steps of one context, and chunks of a prompt.
+const KEPT_STEPS: usize = 8;
+
+/// The launches of each stage.
+type StepLaunches = Vec<Vec<Ready>>;
+
+/// A session on a device.
+pub(crate) struct HipSession {
+    model: Arc<Compiled>,
+    stream: Arc<Mutex<Box<dyn Stream>>>,
+    cache: Cache,
+    slots: Vec<DeviceBuffer>,
+    inputs: Vec<DeviceBuffer>,
+    scratch: DeviceBuffer,
+    side: DeviceBuffer,
+    /// Launches of each op by step size.
+    steps: HashMap<(Step, Phase, bool), Arc<StepLaunches>>,
+    /// Operands as the step before left them, for faults.
+    stale: HashMap<(NodeId, u8), DeviceBuffer>,
+    /// Whether a step went before.
+    warm: bool,
+}
+
+impl HipSession {
+    pub fn new(model: Arc<Compiled>, kv: KvConfig) -> Result<HipSession, BackendError> {
+        Self::make(model.clone(), kv).map_err(|e| failed(model.driver, &e))
+    }
+
+    fn make(model: Arc<Compiled>, kv: KvConfig) -> Result<HipSession, DriverError> {
+        let device = &model.device;
+        let stream = Arc::new(Mutex::new(device.stream()?));
+        let (tokens, rows) = (model.max_tokens, model.max_rows);
+        let slot = |(i, s): (usize, &greta_graph::Slot)| {
+            DeviceBuffer::new(device, s.size.at(tokens, rows), &format!("slot{i}"))
+        };
+        let slots = model.plan.slots().iter().enumerate().map(slot).collect::<Result<_, _>>()?;
+        let cache = Cache::new(kv, device, &stream, &model.states)?;
+        let table = kv.sequences * cache.table().max_pages();
+        let input = |i: &Input| {
+            let n = match i {
+                Input::RowsWanted => rows,
+                Input::BlockTable => table,
+                _ => tokens,
+            };
+            DeviceBuffer::new(device, 4 * n, i.name())
+        };
+        let inputs = Input::ALL.iter().map(input).collect::<Result<_, _>>()?;
+        let scratch = DeviceBuffer::new(device, 4, "scratch")?;
+        let side = DeviceBuffer::new(device, 4, "taps and results")?;
+        let mut stale = HashMap::new();
+        let g = model.plan.graph();
+        for (id, _) in model.faults.iter().filter(|(_, f)| f.fault == Fault::StaleBuffer) {
+            let Kind::Op(op) = &g.node(*id).kind else { continue };
+            let ins = g.operands(*id);
+            for i in lower::fault::activations(op, ins.len()) {
+                let at = greta_ops::Bindings { tokens, rows, ..Default::default() };
+                let bytes = g.desc(ins[i]).bytes(&at);
+                let buffer = DeviceBuffer::new(device, bytes, "stale operand")?;
+                stream.lock().unwrap_or_else(PoisonError::into_inner).write(buffer.at(), &vec![0; bytes])?;
+                stale.insert((*id, i as u8), buffer);
+            }
+        }
+        Ok(HipSession {
+            model: model.clone(),
+            stream,
+            cache,
+            slots,
+            inputs,
+            scratch,
+            side,
+            steps: HashMap::new(),
+            stale,
+            warm: false,
+        })
+    }
+
+    /// Slots and page numbers come from the page table, but a batch can be made by hand.
+    fn check(&self, b: &Batch) -> Result<(), BackendError> {
+        b.check(self.model.max_tokens, self.model.max_rows)?;
+        let bad = |text: String| Err(BackendError::Batch(text));
+        let mut slots = b.slots.clone();
+        slots.sort_unstable();
+        if let Some(twice) = slots.windows(2).find(|w| w[0] == w[1]) {
+            return bad(format!("two of its tokens go to slot {}", twice[0]));
+        }
+        let table = self.cache.table();
+        let sequences = table.config().sequences;
+        for i in 0..b.tokens.len() {
+            let (pos, seq, slot) = (b.positions[i], b.seqs[i], b.slots[i]);
+            if slot < 0 || slot as usize >= self.cache.slots() || seq < 0 || seq as usize >= sequences {
+                return bad(format!("token {i}: sequence {seq}, slot {slot} is not in the cache"));
+            }
+            let len = table.len(SeqId(seq as usize));
+            if pos < 0 || pos as usize >= len {
+                return bad(format!("token {i}: position {pos}, but its sequence has {len} tokens"));
+            }
+        }
+        Ok(())
+    }
+
+    fn step_of(&self, batch: &Batch) -> Step {
+        let table = self.cache.table();
+        let config = table.config();
+        Step {
+            tokens: batch.tokens.len(),
+            rows: batch.rows.len(),
+            slots: self.cache.slots(),
+            seqs: config.sequences,
+            pages: table.max_pages(),
+            // In whole segments, so that decode steps share their launches.
+            context: (0..config.sequences)
+                .map(|s| table.len(SeqId(s)))
+                .max()
+                .unwrap_or(0)
+                .next_multiple_of(lower::SEGMENT),
+        }
+    }
+
+    /// The launches of every op for a step.
+    fn launches(&mut self, step: Step, phase: Phase) -> Result<Arc<StepLaunches>, BackendError> {
+        // Only a fault makes a difference between the first step and the others.
+        let warm = self.warm && !self.stale.is_empty();
+        if let Some(known) = self.steps.get(&(step, phase, warm)) {
+            return Ok(known.clone());
+        }
+        let g = self.model.plan.graph();
+        let of = |stage: &Stage| match stage {
+            Stage::Op(id) => self.model.ready(&g.node(*id).name, self.model.lower(*id, phase, &step, warm)),
+            Stage::Tap(_) => Ok(Vec::new()),
+        };
+        let made: Arc<StepLaunches> = Arc::new(self.model.stages.iter().map(of).collect::<Result<_, _>>()?);
+        if self.steps.len() >= KEPT_STEPS {
+            self.steps.clear();
+        }
+        self.steps.insert((step, phase, warm), made.clone());
+        Ok(made)
+    }
+
+    /// Runs a launch.
+    fn execute(&self, stream: &mut dyn Stream, node: &str, ready: &Ready) -> Result<(), BackendError> {
+        if is_empty(&ready.launch.size) {
+            return Ok(());
+        }
+        let args = pack(&ready.launch, |b| self.address(b));
+        stream
+            .launch(ready.function, ready.launch.size, &args)
+            .map_err(|e| self.model.kernel_error(node, ready.launch.kernel, &e))
+    }
+
+    fn address(&self, b: Buffer) -> Pointer {
+        let none = Pointer(0);
+        match b {
+            Buffer::Slot(s) => self.slots[s.0 as usize].at(),
+            Buffer::Input(i) => Input::ALL.iter().position(|x| *x == i).map_or(none, |i| self.inputs[i].at()),
+            Buffer::State(node) => self.cache.buffer(node).map_or(none, DeviceBuffer::at),
+            Buffer::Scratch => self.scratch.at(),
+            Buffer::Side(at) => self.side.at().offset(at),
+            Buffer::Stale(node, i) => self.stale.get(&(node, i)).map_or(none, DeviceBuffer::at),
+            Buffer::Weight(_) | Buffer::Table(_) => self.model.fixed(b).unwrap_or(none),
+        }
+    }
+
+    /// Keeps the operands of a node whose fault is to read them again in the next step.
+    fn keep(&self, stream: &mut dyn Stream, id: NodeId, step: &Step) -> Result<(), DriverError> {
+        let g = self.model.plan.graph();
+        for (i, &v) in g.operands(id).iter().enumerate() {
+            if let Some(to) = self.stale.get(&(id, i as u8)) {
+                stream.copy(self.address(self.model.place(v)), to.at(), g.desc(v).bytes(&step.bindings()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the output `logits` is, if the graph has it as an op's value.
+    fn logits(&self) -> Option<Value> {
+        let g = self.model.plan.graph();
+        let named = |v: &&Value| g.value_name(**v) == "logits" && g.desc(**v).dtype == DType::F32;
+        g.outputs().iter().find(named).copied().filter(|v| self.model.plan.place(*v).is_some())
+    }
+
+    fn write_inputs(&self, stream: &mut dyn Stream, batch: &Batch) -> Result<(), DriverError> {
+        let table = self.cache.table().block_table();
+        for (input, buffer) in Input::ALL.iter().zip(&self.inputs) {
+            let list = match input {
+                Input::Tokens => &batch.tokens,
+                Input::Positions => &batch.positions,
+                Input::Seqs => &batch.seqs,
+                Input::Slots => &batch.slots,
+                Input::RowsWanted => &batch.rows,
+                Input::BlockTable => &table,
+            };
+            if !list.is_empty() {
+                let bytes: Vec<u8> = list.iter().flat_map(|v| v.to_le_bytes()).collect();
+                stream.write(buffer.at(), &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&self, stream: &mut dyn Stream, b: Buffer, bytes: usize) -> Result<Vec<u8>, BackendError> {
+        let mut out = vec![0; bytes];
+        if bytes > 0 {
+            stream.read(self.address(b), &mut out).map_err(|e| failed(self.model.driver, &e))?;
+        }
+        Ok(out)
+    }
+
+    /// Brings a step's results to the host; `top` is where the largest logits were put.
+    fn collect(
+        &self,
+        stream: &mut dyn Stream,
+        step: &Step,
+        batch: &Batch,
+        want: Want,
+        top: Option<(TopK, u64)>,
+    ) -> Result<StepOut, BackendError> {
+        let g = self.model.plan.graph();
+        let (mut out, at) = (StepOut::default(), step.bindings());
+        let logits = self.logits();
+        for &v in g.outputs() {
+            let (name, d, place) = (g.value_name(v), g.desc(v), self.model.place(v));
+            if let Buffer::State(node) = place {
+                out.values.push((name, self.cache_rows(stream, node, v, batch)?));
+            } else if Some(v) == logits {
+                out.vocab = d.cols().at(&at);
+                match (want, top) {
+                    (Want::Nothing, _) => {}
+                    (Want::TopK(_), Some((k, to))) => {
+                        let bytes = self.read(stream, Buffer::Side(to), k.rows * k.want * 8)?;
+                        let word = |b: &[u8]| u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+                        let pair = |b: &[u8]| (word(b), f32::from_bits(word(&b[4..])));
+                        out.top =
+                            bytes.chunks_exact(k.want * 8).map(|r| r.chunks_exact(8).map(pair).collect()).collect();
+                    }
+                    _ => {
+                        let bytes = self.read(stream, place, d.bytes(&at))?;
+                        let values: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+                        out = out.with_logits(&values, d.cols().at(&at), want);
+                    }
+                }
+            } else {
+                let shape: Vec<usize> = d.dims.iter().map(|n| n.at(&at)).collect();
+                let bytes = self.read(stream, place, d.bytes(&at))?;
+                out.values.push((name, HostTensor::from_bytes(&shape, d.dtype, &bytes)));
+            }
+        }
+        Ok(out)
+    }
+
+    /// A cache as output is the rows this step stored.
+    fn cache_rows(
+        &self,
+        stream: &mut dyn Stream,
+        node: NodeId,
+        v: Value,
+        batch: &Batch,
+    ) -> Result<HostTensor, BackendError> {
+        let d = self.model.plan.graph().desc(v);
+        let width = d.cols().constant().unwrap_or(0);
+        let row = d.dtype.row_bytes(width).unwrap_or(0);
+        let mut bytes = vec![0; row * batch.slots.len()];
+        for (&slot, out) in batch.slots.iter().zip(bytes.chunks_exact_mut(row.max(1))) {
+            let at = self.address(Buffer::State(node)).offset(slot as u64 * row as u64);
+            stream.read(at, out).map_err(|e| failed(self.model.driver, &e))?;
+        }
+        Ok(HostTensor::from_bytes(&[batch.slots.len(), width], d.dtype, &bytes))
+    }
+}
+
+impl Session for HipSession {
+    fn run_tapped(
+        &mut self,
+        batch: &Batch,
+        want: Want,
+        at: StepAt,
+        sink: &mut dyn TapSink,
+    ) -> Result<StepOut, BackendError> {
+        let driver = self.model.driver;
+        let bad = |e: DriverError| failed(driver, &e);
+        if let Some(e) = self.cache.take_failure() {
+            return Err(bad(e));
+        }
+        self.check(batch)?;
+        let step = self.step_of(batch);
+        let launches = self.launches(step, at.phase)?;
+        let model = self.model.clone();
+        let g = model.plan.graph();
+
+        // Room first, so that no address changes once work is on the stream.
+        let mut end = 0;
+        let mut taps: Vec<(&TapPoint, Taken, Vec<Ready>)> = Vec::new();
+        for stage in &model.stages {
+            if let (Stage::Tap(point), true) = (stage, sink.active()) {
+                let taken = point.take(at, batch, &mut end);
+                let ready = model.ready(&g.node(point.tap).name, point.launch(&taken).into_iter().collect())?;
+                taps.push((point, taken, ready));
+            }
+        }
+        let top = match (want, self.logits()) {
+            (Want::TopK(n), Some(v)) if n > 0 && step.rows > 0 => {
+                let vocab = g.desc(v).cols().at(&step.bindings());
+                let k = TopK { rows: step.rows, vocab, want: n.min(vocab) };
+                Some((k, v, end))
+            }
+            _ => None,
+        };
+        let top_bytes = top.map_or(0, |(k, ..)| (k.rows * k.want * 8) as u64);
+        let top_launches: Vec<Launch> = top.map_or(Vec::new(), |(k, v, to)| lower::top_k(model.place(v), k, to).into());
+        let top_ready = model.ready("logits", top_launches)?;
+        let scratch = launches.iter().flatten().chain(&top_ready).map(|r| r.launch.scratch).max().unwrap_or(0);
+        self.scratch.reserve(scratch as usize, "scratch").map_err(bad)?;
+        self.side.reserve((end + top_bytes) as usize, "taps and results").map_err(bad)?;
+
+        let stream = self.stream.clone();
+        let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
+        let stream = &mut **stream;
+        self.write_inputs(stream, batch).map_err(bad)?;
+        let mut side = vec![0; end as usize];
+        if end > 0 {
+            taps.iter().for_each(|(point, taken, _)| point.list(taken, batch, &mut side));
+            stream.write(self.side.at(), &side).map_err(bad)?;
+        }
+        let mut tap = taps.iter();
+        for (stage, ready) in model.stages.iter().zip(&*launches) {
+            match stage {
+                Stage::Op(id) => {
+                    ready.iter().try_for_each(|r| self.execute(stream, &g.node(*id).name, r))?;
+                    self.keep(stream, *id, &step).map_err(bad)?;
+                }
+                Stage::Tap(point) => {
+                    if let Some((_, _, ready)) = tap.next() {
+                        ready.iter().try_for_each(|r| self.execute(stream, &g.node(point.tap).name, r))?;
+                    }
+                }
+            }
+        }
+        top_ready.iter().try_for_each(|r| self.execute(stream, "logits", r))?;
+        if end > 0 {
+            stream.read(self.side.at(), &mut side).map_err(bad)?;
+            for (point, taken, _) in &taps {
+                let stage = model.stages.iter().position(|s| matches!(s, Stage::Op(id) if *id == point.value.node));
+                let route = stage.map_or("input".into(), |s| {
+                    launches[s].iter().map(|r| r.launch.kernel).collect::<Vec<_>>().join("+")
+                });
+                point.deliver(taken, &side, (g, &route), at, batch, sink)?;
+            }
+        }
+        let top = top.map(|(k, _, to)| (k, to));
+        self.warm = true;
+        self.collect(stream, &step, batch, want, top)
+    }
+
+    fn kv(&mut self) -> &mut dyn KvOps {
+        &mut self.cache
+    }
+
+    fn limits(&self) -> (usize, usize) {
+        (self.model.max_tokens, self.model.max_rows)
+    }
+}
