@@ -15,6 +15,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("greta-graph", &["greta-ops"]),
     ("greta-backend", &["greta-ops", "greta-graph"]),
     ("greta-cpu", &["greta-ops", "greta-graph", "greta-backend"]),
+    ("greta-gfx942", &[]),
     ("greta-reference", &["greta-ops", "greta-graph", "greta-backend"]),
     ("greta-models", &["greta-ops", "greta-graph", "greta-backend"]),
     ("greta-trace", &["greta-ops", "greta-graph", "greta-backend", "greta-models"]),
