@@ -15,12 +15,23 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("greta-graph", &["greta-ops"]),
     ("greta-backend", &["greta-ops", "greta-graph"]),
     ("greta-cpu", &["greta-ops", "greta-graph", "greta-backend"]),
+    ("greta-gfx942", &[]),
+    ("greta-hip", &["greta-ops", "greta-graph", "greta-backend", "greta-gfx942"]),
     ("greta-reference", &["greta-ops", "greta-graph", "greta-backend"]),
     ("greta-models", &["greta-ops", "greta-graph", "greta-backend"]),
     ("greta-trace", &["greta-ops", "greta-graph", "greta-backend", "greta-models"]),
     (
         "greta",
-        &["greta-ops", "greta-graph", "greta-backend", "greta-cpu", "greta-reference", "greta-models", "greta-trace"],
+        &[
+            "greta-ops",
+            "greta-graph",
+            "greta-backend",
+            "greta-cpu",
+            "greta-hip",
+            "greta-reference",
+            "greta-models",
+            "greta-trace",
+        ],
     ),
 ];
 

@@ -181,7 +181,7 @@ impl Stream for SimStream {
     }
 
     fn copy(&mut self, from: Pointer, to: Pointer, bytes: usize) -> Result<(), DriverError> {
-        self.device.memory.copy(to.0, from.0, bytes).map_err(Self::call("copy"))
+        self.device.memory.copy(to.0, from.0, bytes as u64).map_err(Self::call("copy"))
     }
 
     fn launch(&mut self, kernel: Function, size: Size, args: &[u8]) -> Result<(), DriverError> {

@@ -1,0 +1,284 @@
+//! LDS instructions, and the lane permutes that share their encoding.
+
+use crate::cpu::{Cpu, Lanes, Step, Stop};
+use crate::global::{Part, lanes_of, merge};
+use crate::inst::{Class, Inst, Kind, Role, Row, Ty, exec};
+use crate::lanes::unknown;
+use crate::lds::{Access, conflicts};
+
+/// The lanes' addresses with `offset`, and EXEC.
+#[inline(always)]
+fn addresses(cx: &Cpu<'_>, i: &Inst, offset: i64) -> Result<([u32; 64], u64), Stop> {
+    let exec = cx.w.exec();
+    let v = i.src[0].reg as usize;
+    if i.src[0].kind != Kind::Vector || cx.w.init[v] & exec != exec {
+        return Err(unknown(cx, i, exec));
+    }
+    let mut addr = cx.w.regs[v].0;
+    for a in &mut addr {
+        *a = a.wrapping_add(offset as u32);
+    }
+    Ok((addr, exec))
+}
+
+/// Data registers of a write must hold values.
+fn data(cx: &Cpu<'_>, i: &Inst, k: usize, words: usize) -> Result<usize, Stop> {
+    let (d, exec) = (i.src[k].reg as usize, cx.w.exec());
+    let bad = i.src[k].kind != Kind::Vector || cx.w.init[d..d + words].iter().any(|m| m & exec != exec);
+    if bad { Err(unknown(cx, i, exec)) } else { Ok(d) }
+}
+
+/// The alignment an access must have: its size, 16 for 12 bytes.
+fn align(bytes: u32) -> u32 {
+    bytes.next_power_of_two()
+}
+
+fn read_at(cx: &mut Cpu<'_>, i: &Inst, offset: i64, d: usize, bytes: u32, part: Part) -> Step {
+    let (addr, exec) = addresses(cx, i, offset)?;
+    cx.tally.conflicts += conflicts(&addr, exec, bytes.div_ceil(4));
+    for l in lanes_of(exec) {
+        let a = addr[l];
+        cx.lds.check(l, a, bytes, align(bytes), cx.w.id, Access::Read)?;
+        for n in 0..bytes.div_ceil(4) {
+            let (x, known) = if bytes < 4 { cx.lds.part(a, bytes) } else { cx.lds.dword(a + 4 * n) };
+            let d = d + n as usize;
+            let r = &mut cx.w.regs[d].0[l];
+            *r = merge(x, bytes, part, *r);
+            cx.w.init[d] = cx.w.init[d] & !(1 << l) | u64::from(known) << l;
+        }
+    }
+    Ok(())
+}
+
+fn read(cx: &mut Cpu<'_>, i: &Inst, bytes: u32, part: Part) -> Step {
+    read_at(cx, i, i.imm, i.dst.reg as usize, bytes, part)
+}
+
+/// Two reads at offsets counted in elements, or in 64 elements.
+fn read2(cx: &mut Cpu<'_>, i: &Inst, bytes: u32, unit: i64) -> Step {
+    let d = i.dst.reg as usize;
+    // The destination may overlap the address.
+    let v = i.src[0].reg as usize;
+    let (old, known) = (cx.w.regs[v], cx.w.init[v]);
+    read_at(cx, i, i.imm * unit, d, bytes, Part::Whole)?;
+    let first = d..d + bytes as usize / 4;
+    if first.contains(&v) {
+        let (new, new_known) = (cx.w.regs[v], cx.w.init[v]);
+        (cx.w.regs[v], cx.w.init[v]) = (old, known);
+        read_at(cx, i, i.imm2 * unit, first.end, bytes, Part::Whole)?;
+        (cx.w.regs[v], cx.w.init[v]) = (new, new_known);
+        return Ok(());
+    }
+    read_at(cx, i, i.imm2 * unit, first.end, bytes, Part::Whole)
+}
+
+fn write_at(cx: &mut Cpu<'_>, i: &Inst, offset: i64, k: usize, bytes: u32, high: bool) -> Step {
+    let (addr, exec) = addresses(cx, i, offset)?;
+    let d = data(cx, i, k, bytes.div_ceil(4) as usize)?;
+    cx.tally.conflicts += conflicts(&addr, exec, bytes.div_ceil(4));
+    for l in lanes_of(exec) {
+        let a = addr[l];
+        cx.lds.check(l, a, bytes, align(bytes), cx.w.id, Access::Write)?;
+        if bytes < 4 {
+            cx.lds.set_part(a, bytes, cx.w.regs[d].0[l] >> if high { 16 } else { 0 });
+        } else {
+            for n in 0..bytes / 4 {
+                cx.lds.set_dword(a + 4 * n, cx.w.regs[d + n as usize].0[l]);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write2(cx: &mut Cpu<'_>, i: &Inst, bytes: u32, unit: i64) -> Step {
+    write_at(cx, i, i.imm * unit, 1, bytes, false)?;
+    write_at(cx, i, i.imm2 * unit, 2, bytes, false)
+}
+
+/// `f(memory, data0, data1)` in lane order.
+fn atomic(cx: &mut Cpu<'_>, i: &Inst, bytes: u32, two: bool, f: impl Fn(u64, u64, u64) -> u64) -> Step {
+    let (addr, exec) = addresses(cx, i, i.imm)?;
+    let n = bytes as usize / 4;
+    let d0 = data(cx, i, 1, n)?;
+    let d1 = if two { data(cx, i, 2, n)? } else { d0 };
+    cx.tally.conflicts += conflicts(&addr, exec, bytes / 4);
+    for l in lanes_of(exec) {
+        let a = addr[l];
+        cx.lds.check(l, a, bytes, bytes, cx.w.id, Access::Atomic)?;
+        let wide = |lo: u32, hi: u32| u64::from(lo) | u64::from(hi) << 32;
+        let value = |d: usize| wide(cx.w.regs[d].0[l], if n == 2 { cx.w.regs[d + 1].0[l] } else { 0 });
+        let (lo, k0) = cx.lds.dword(a);
+        let (hi, k1) = if n == 2 { cx.lds.dword(a + 4) } else { (0, true) };
+        if !(k0 && k1) {
+            let what = crate::fault::What::LdsMemory { address: a.into() };
+            return Err(crate::cpu::fault(crate::fault::Cause { lane: Some(l as u32), what }));
+        }
+        let new = f(wide(lo, hi), value(d0), value(d1));
+        cx.lds.set_dword(a, new as u32);
+        if n == 2 {
+            cx.lds.set_dword(a + 4, (new >> 32) as u32);
+        }
+        if i.dst.kind == Kind::Vector {
+            for (w, x) in [lo, hi].into_iter().enumerate().take(n) {
+                let d = i.dst.reg as usize + w;
+                cx.w.regs[d].0[l] = x;
+                cx.w.init[d] |= 1 << l;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Moves values between lanes. `from` gives the lane read, or none for zero.
+fn permute(cx: &mut Cpu<'_>, i: &Inst, from: impl Fn(usize) -> Option<usize>, src: usize) -> Step {
+    let exec = cx.w.exec();
+    let (x, known) = (cx.w.regs[src], cx.w.init[src]);
+    let (mut r, mut k) = (Lanes::ZERO, 0u64);
+    for l in 0..64 {
+        let source = from(l).filter(|s| exec >> s & 1 != 0);
+        r.0[l] = source.map_or(0, |s| x.0[s]);
+        k |= u64::from(source.is_none_or(|s| known >> s & 1 != 0)) << l;
+    }
+    cx.w.wmask = exec;
+    cx.w.put(i.dst.reg as usize, &r, k);
+    Ok(())
+}
+
+/// Each lane takes the value of the lane its address names; inactive lanes give 0.
+fn bpermute(cx: &mut Cpu<'_>, i: &Inst) -> Step {
+    let (addr, _) = addresses(cx, i, i.imm)?;
+    permute(cx, i, |l| Some((addr[l] >> 2 & 63) as usize), i.src[1].reg as usize)
+}
+
+/// Each lane sends its value to the lane its address names; the highest sender wins.
+fn forward(cx: &mut Cpu<'_>, i: &Inst) -> Step {
+    let (addr, exec) = addresses(cx, i, i.imm)?;
+    let mut from = [None; 64];
+    for l in lanes_of(exec) {
+        from[(addr[l] >> 2 & 63) as usize] = Some(l);
+    }
+    permute(cx, i, |l| from[l], i.src[1].reg as usize)
+}
+
+fn swizzled(cx: &mut Cpu<'_>, i: &Inst) -> Step {
+    let n = i.imm as usize;
+    let from = |l: usize| {
+        if n & 0x8000 != 0 {
+            (l & !3) | n >> (2 * (l & 3)) & 3
+        } else {
+            let (and, or, xor) = (n & 31, n >> 5 & 31, n >> 10 & 31);
+            (l & 32) | (((l & 31) & and) | or) ^ xor
+        }
+    };
+    permute(cx, i, |l| Some(from(l)), i.src[0].reg as usize)
+}
+
+/// The offset that `swizzle(…)` in a listing stands for.
+pub(crate) fn swizzle(text: &str) -> Option<i64> {
+    let inner = text.strip_prefix("swizzle(")?.strip_suffix(')')?;
+    let mut parts = inner.split(',').map(str::trim);
+    let mode = parts.next()?;
+    if mode == "BITMASK_PERM" {
+        let mask = parts.next()?.trim_matches('"');
+        let bit = |on: char| mask.chars().fold(0, |m, c| m << 1 | i64::from(c == on));
+        return (mask.len() == 5).then(|| (bit('p') | bit('i')) | bit('1') << 5 | bit('i') << 10);
+    }
+    let n = parts.map(|p| p.parse::<i64>().ok()).collect::<Option<Vec<_>>>()?;
+    Some(match (mode, n.as_slice()) {
+        ("QUAD_PERM", [a, b, c, d]) => 0x8000 | a | b << 2 | c << 4 | d << 6,
+        ("SWAP", [n]) => 31 | n << 10,
+        ("REVERSE", [n]) => 31 | (n - 1) << 10,
+        ("BROADCAST", [n, l]) => 32 - n | l << 5,
+        _ => return None,
+    })
+}
+
+const R: Role = Role::Src(Ty::Rows);
+const D: Role = Role::Dst(Ty::Rows);
+
+macro_rules! row {
+    ($name:expr, $class:ident, $roles:expr, |$cx:ident, $i:ident| $e:expr) => {
+        Row { name: $name, class: Class::$class, reads_dst: false, roles: $roles, exec: exec!(|$cx, $i| $e) }
+    };
+}
+
+macro_rules! atomics {
+    ($($name:literal, $rtn:literal, $bytes:literal, $two:literal, |$m:ident, $x:ident, $y:ident| $e:expr;)*) => {
+        &[$(
+            row!(concat!("ds_", $name), Atomic, if $two { &[R, R, R] } else { &[R, R] },
+                |cx, i| atomic(cx, i, $bytes, $two, |$m, $x, $y| $e)),
+            row!(concat!("ds_", $rtn), Atomic, if $two { &[D, R, R, R] } else { &[D, R, R] },
+                |cx, i| atomic(cx, i, $bytes, $two, |$m, $x, $y| $e)),
+        )*]
+    };
+}
+
+fn s(x: u64) -> i32 {
+    x as i32
+}
+
+fn float(m: u64, x: u64, f: fn(f32, f32) -> f32) -> u64 {
+    f(f32::from_bits(m as u32), f32::from_bits(x as u32)).to_bits().into()
+}
+
+pub(crate) const ATOMICS: &[Row] = atomics! {
+    "add_u32", "add_rtn_u32", 4, false, |m, x, _y| m.wrapping_add(x);
+    "sub_u32", "sub_rtn_u32", 4, false, |m, x, _y| m.wrapping_sub(x);
+    "inc_u32", "inc_rtn_u32", 4, false, |m, x, _y| if m >= x { 0 } else { m + 1 };
+    "dec_u32", "dec_rtn_u32", 4, false, |m, x, _y| if m == 0 || m > x { x } else { m - 1 };
+    "min_u32", "min_rtn_u32", 4, false, |m, x, _y| m.min(x);
+    "max_u32", "max_rtn_u32", 4, false, |m, x, _y| m.max(x);
+    "min_i32", "min_rtn_i32", 4, false, |m, x, _y| if s(x) < s(m) { x } else { m };
+    "max_i32", "max_rtn_i32", 4, false, |m, x, _y| if s(x) > s(m) { x } else { m };
+    "and_b32", "and_rtn_b32", 4, false, |m, x, _y| m & x;
+    "or_b32", "or_rtn_b32", 4, false, |m, x, _y| m | x;
+    "xor_b32", "xor_rtn_b32", 4, false, |m, x, _y| m ^ x;
+    "add_f32", "add_rtn_f32", 4, false, |m, x, _y| float(m, x, |a, b| a + b);
+    "min_f32", "min_rtn_f32", 4, false, |m, x, _y| float(m, x, crate::valu_float::min);
+    "max_f32", "max_rtn_f32", 4, false, |m, x, _y| float(m, x, crate::valu_float::max);
+    "wrxchg_b32", "wrxchg_rtn_b32", 4, false, |_m, x, _y| x;
+    "cmpst_b32", "cmpst_rtn_b32", 4, true, |m, x, y| if m == x { y } else { m };
+    "add_u64", "add_rtn_u64", 8, false, |m, x, _y| m.wrapping_add(x);
+    "min_u64", "min_rtn_u64", 8, false, |m, x, _y| m.min(x);
+    "max_u64", "max_rtn_u64", 8, false, |m, x, _y| m.max(x);
+    "or_b64", "or_rtn_b64", 8, false, |m, x, _y| m | x;
+    "and_b64", "and_rtn_b64", 8, false, |m, x, _y| m & x;
+    "wrxchg_b64", "wrxchg_rtn_b64", 8, false, |_m, x, _y| x;
+    "cmpst_b64", "cmpst_rtn_b64", 8, true, |m, x, y| if m == x { y } else { m };
+};
+
+pub(crate) const ROWS: &[Row] = &[
+    row!("ds_read_b32", Lds, &[D, R], |cx, i| read(cx, i, 4, Part::Whole)),
+    row!("ds_read_b64", Lds, &[D, R], |cx, i| read(cx, i, 8, Part::Whole)),
+    row!("ds_read_b96", Lds, &[D, R], |cx, i| read(cx, i, 12, Part::Whole)),
+    row!("ds_read_b128", Lds, &[D, R], |cx, i| read(cx, i, 16, Part::Whole)),
+    row!("ds_read_u8", Lds, &[D, R], |cx, i| read(cx, i, 1, Part::Whole)),
+    row!("ds_read_i8", Lds, &[D, R], |cx, i| read(cx, i, 1, Part::Signed)),
+    row!("ds_read_u16", Lds, &[D, R], |cx, i| read(cx, i, 2, Part::Whole)),
+    row!("ds_read_i16", Lds, &[D, R], |cx, i| read(cx, i, 2, Part::Signed)),
+    row!("ds_read_u8_d16", Lds, &[D, R], |cx, i| read(cx, i, 1, Part::Low)),
+    row!("ds_read_u8_d16_hi", Lds, &[D, R], |cx, i| read(cx, i, 1, Part::High)),
+    row!("ds_read_i8_d16", Lds, &[D, R], |cx, i| read(cx, i, 1, Part::LowSigned)),
+    row!("ds_read_i8_d16_hi", Lds, &[D, R], |cx, i| read(cx, i, 1, Part::HighSigned)),
+    row!("ds_read_u16_d16", Lds, &[D, R], |cx, i| read(cx, i, 2, Part::Low)),
+    row!("ds_read_u16_d16_hi", Lds, &[D, R], |cx, i| read(cx, i, 2, Part::High)),
+    row!("ds_read2_b32", Lds, &[D, R], |cx, i| read2(cx, i, 4, 4)),
+    row!("ds_read2_b64", Lds, &[D, R], |cx, i| read2(cx, i, 8, 8)),
+    row!("ds_read2st64_b32", Lds, &[D, R], |cx, i| read2(cx, i, 4, 256)),
+    row!("ds_read2st64_b64", Lds, &[D, R], |cx, i| read2(cx, i, 8, 512)),
+    row!("ds_write_b8", Lds, &[R, R], |cx, i| write_at(cx, i, i.imm, 1, 1, false)),
+    row!("ds_write_b8_d16_hi", Lds, &[R, R], |cx, i| write_at(cx, i, i.imm, 1, 1, true)),
+    row!("ds_write_b16", Lds, &[R, R], |cx, i| write_at(cx, i, i.imm, 1, 2, false)),
+    row!("ds_write_b16_d16_hi", Lds, &[R, R], |cx, i| write_at(cx, i, i.imm, 1, 2, true)),
+    row!("ds_write_b32", Lds, &[R, R], |cx, i| write_at(cx, i, i.imm, 1, 4, false)),
+    row!("ds_write_b64", Lds, &[R, R], |cx, i| write_at(cx, i, i.imm, 1, 8, false)),
+    row!("ds_write_b96", Lds, &[R, R], |cx, i| write_at(cx, i, i.imm, 1, 12, false)),
+    row!("ds_write_b128", Lds, &[R, R], |cx, i| write_at(cx, i, i.imm, 1, 16, false)),
+    row!("ds_write2_b32", Lds, &[R, R, R], |cx, i| write2(cx, i, 4, 4)),
+    row!("ds_write2_b64", Lds, &[R, R, R], |cx, i| write2(cx, i, 8, 8)),
+    row!("ds_write2st64_b32", Lds, &[R, R, R], |cx, i| write2(cx, i, 4, 256)),
+    row!("ds_write2st64_b64", Lds, &[R, R, R], |cx, i| write2(cx, i, 8, 512)),
+    row!("ds_bpermute_b32", Lds, &[D, R, R], |cx, i| bpermute(cx, i)),
+    row!("ds_permute_b32", Lds, &[D, R, R], |cx, i| forward(cx, i)),
+    row!("ds_swizzle_b32", Lds, &[D, R], |cx, i| swizzled(cx, i)),
+];

@@ -1,0 +1,348 @@
+//! Loads, stores and atomics of global memory.
+//!
+//! Loads and stores may have any alignment, as on gfx942 in the mode HSA runs it in (clang emits unaligned dwords for
+//! packed blocks); atomics must be aligned. Loaded bytes that nothing wrote make the destination hold no value.
+
+use crate::cpu::{Cpu, Step, Stop, fault};
+use crate::fault::{Cause, What};
+use crate::inst::{Class, Inst, Kind, RETURNS, Role, Row, SADDR, Ty, exec};
+use crate::lanes::unknown;
+use crate::memory::Region;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What a load makes of its bytes.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Part {
+    /// Dwords, or a zero-extended smaller value.
+    Whole,
+    Signed,
+    /// The low half; the high half stays.
+    Low,
+    LowSigned,
+    High,
+    HighSigned,
+}
+
+/// Sign-extends and merges `x` of `bytes` into a register's old value.
+#[inline(always)]
+pub(crate) fn merge(x: u32, bytes: u32, part: Part, old: u32) -> u32 {
+    let signed = if bytes == 1 { x as i8 as u32 } else { x as i16 as u32 };
+    match part {
+        Part::Whole => x,
+        Part::Signed => signed,
+        Part::Low => old & 0xffff_0000 | x & 0xffff,
+        Part::LowSigned => old & 0xffff_0000 | signed & 0xffff,
+        Part::High => old & 0xffff | x << 16,
+        Part::HighSigned => old & 0xffff | signed << 16,
+    }
+}
+
+/// The addresses of all lanes into `w.addr`; gives the lowest and highest of active lanes. `sbase` is the source that may
+/// be the scalar base.
+#[inline(always)]
+fn addresses(cx: &mut Cpu<'_>, i: &Inst, sbase: usize) -> Result<(u64, u64), Stop> {
+    let exec = cx.w.exec();
+    let v = i.src[0].reg as usize;
+    let wide = i.flags & SADDR == 0;
+    let known = cx.w.init[v] & if wide { cx.w.init[v + 1] } else { !0 };
+    if i.src[0].kind != Kind::Vector || known & exec != exec {
+        return Err(unknown(cx, i, exec));
+    }
+    let base = if wide {
+        i.imm as u64
+    } else {
+        let s = &i.src[sbase];
+        let (base, known) = cx.w.scalar(s, 2);
+        if !known {
+            return Err(crate::cross::unknown_scalar(s.reg));
+        }
+        base.wrapping_add(i.imm as u64)
+    };
+    let (lo, hi) = (&cx.w.regs[v].0, &cx.w.regs[if wide { v + 1 } else { v }].0);
+    let addr = &mut *cx.w.addr;
+    let (mut min, mut max) = (u64::MAX, 0);
+    for l in 0..64 {
+        let a = u64::from(lo[l]) | if wide { u64::from(hi[l]) << 32 } else { 0 };
+        addr[l] = a.wrapping_add(base);
+        let active = exec >> l & 1 != 0;
+        min = min.min(if active { addr[l] } else { u64::MAX });
+        max = max.max(if active { addr[l] } else { 0 });
+    }
+    Ok((min, max))
+}
+
+pub(crate) fn lanes_of(exec: u64) -> impl Iterator<Item = usize> {
+    let mut rest = exec;
+    std::iter::from_fn(move || {
+        let l = rest.trailing_zeros() as usize;
+        rest &= rest.wrapping_sub(1);
+        (l < 64).then_some(l)
+    })
+}
+
+#[cold]
+fn outside(lane: usize, address: u64, bytes: u32, write: bool) -> Stop {
+    fault(Cause { lane: Some(lane as u32), what: What::OutOfBounds { address, bytes, write } })
+}
+
+/// Calls `f` for every active lane with the region its `bytes` lie in and their offset there.
+#[inline(always)]
+fn each(
+    cx: &mut Cpu<'_>,
+    (min, max): (u64, u64),
+    bytes: u32,
+    write: bool,
+    mut f: impl FnMut(&mut crate::cpu::Wave, usize, &Region, u64) -> Step,
+) -> Step {
+    let exec = cx.w.exec();
+    if exec == 0 {
+        return Ok(());
+    }
+    let n = u64::from(bytes) * u64::from(exec.count_ones());
+    *(if write { &mut cx.tally.written } else { &mut cx.tally.read }) += n;
+    if let Some(region) = (max - min).checked_add(bytes.into()).and_then(|n| cx.mem.find(min, n)) {
+        for l in lanes_of(exec) {
+            let off = cx.w.addr[l] - region.base;
+            f(cx.w, l, region, off)?;
+        }
+    } else {
+        for l in lanes_of(exec) {
+            let addr = cx.w.addr[l];
+            let region = cx.mem.find(addr, bytes.into()).ok_or_else(|| outside(l, addr, bytes, write))?;
+            f(cx.w, l, region, addr - region.base)?;
+        }
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn load(cx: &mut Cpu<'_>, i: &Inst, range: (u64, u64), bytes: u32, part: Part) -> Step {
+    let d = i.dst.reg as usize;
+    each(cx, range, bytes, false, |w, l, region, off| {
+        let known = region.is_whole() || region.known(off, bytes);
+        if bytes < 4 {
+            let old = w.regs[d].0[l];
+            w.regs[d].0[l] = merge(region.load(off, bytes), bytes, part, old);
+            w.init[d] = w.init[d] & !(1 << l) | u64::from(known) << l;
+            return Ok(());
+        }
+        for n in 0..(bytes / 4) as usize {
+            let off = off + 4 * n as u64;
+            let known = known || region.known(off, 4);
+            w.regs[d + n].0[l] = region.load(off, 4);
+            w.init[d + n] = w.init[d + n] & !(1 << l) | u64::from(known) << l;
+        }
+        Ok(())
+    })
+}
+
+#[inline(never)]
+fn store(cx: &mut Cpu<'_>, i: &Inst, range: (u64, u64), bytes: u32, high: bool) -> Step {
+    let (d, exec) = (i.src[1].reg as usize, cx.w.exec());
+    let words = (bytes.div_ceil(4)) as usize;
+    if i.src[1].kind != Kind::Vector || cx.w.init[d..d + words].iter().any(|m| m & exec != exec) {
+        return Err(unknown(cx, i, exec));
+    }
+    each(cx, range, bytes, true, |w, l, region, off| {
+        if bytes < 4 {
+            region.store(off, bytes, w.regs[d].0[l] >> if high { 16 } else { 0 });
+        } else {
+            for n in 0..words {
+                region.store(off + 4 * n as u64, 4, w.regs[d + n].0[l]);
+            }
+        }
+        region.mark(off, bytes);
+        Ok(())
+    })
+}
+
+/// `f(memory, data, compare)` in each lane, in lane order. The data of a compare-and-swap is the new value, then the old.
+#[inline(always)]
+fn atomic(
+    cx: &mut Cpu<'_>,
+    i: &Inst,
+    range: (u64, u64),
+    (bytes, words): (u32, usize),
+    f: impl Fn(u64, u64, u64) -> u64,
+) -> Step {
+    let (d, exec) = (i.src[1].reg as usize, cx.w.exec());
+    if i.src[1].kind != Kind::Vector || cx.w.init[d..d + words].iter().any(|m| m & exec != exec) {
+        return Err(unknown(cx, i, exec));
+    }
+    let wide = bytes == 8;
+    let (n, data) = (bytes as usize / 4, d);
+    each(cx, range, bytes, true, |w, l, region, off| {
+        let stop = |what| fault(Cause { lane: Some(l as u32), what });
+        if off & u64::from(bytes - 1) != 0 {
+            return Err(stop(What::Misaligned { address: region.base + off, bytes }));
+        }
+        if !region.known(off, bytes) && !region.is_whole() {
+            return Err(stop(What::Memory { address: region.base + off }));
+        }
+        let word = |k: usize| if k < words { u64::from(w.regs[data + k].0[l]) } else { 0 };
+        let value = |k: usize| if wide { word(k * n) | word(k * n + 1) << 32 } else { word(k) };
+        let (x, y) = (value(0), value(1));
+        let old = if wide {
+            let cell = region.qword(off);
+            cell.fetch_update(Relaxed, Relaxed, |m| Some(f(m, x, y))).unwrap_or_else(|m| m)
+        } else {
+            let cell = region.dword(off);
+            cell.fetch_update(Relaxed, Relaxed, |m| Some(f(m.into(), x, y) as u32)).unwrap_or_else(|m| m).into()
+        };
+        if i.flags & RETURNS != 0 {
+            let d = i.dst.reg as usize;
+            w.regs[d].0[l] = old as u32;
+            w.init[d] |= 1 << l;
+            if wide {
+                w.regs[d + 1].0[l] = (old >> 32) as u32;
+                w.init[d + 1] |= 1 << l;
+            }
+        }
+        Ok(())
+    })
+}
+
+const R: Role = Role::Src(Ty::Rows);
+
+macro_rules! load {
+    ($name:literal, $bytes:literal, $part:ident) => {
+        load!(@ concat!("global_load_", $name), concat!("flat_load_", $name), $bytes, $part)
+    };
+    (@ $g:expr, $f:expr, $bytes:literal, $part:ident) => {{
+        const EXEC: crate::inst::Exec = exec!(|cx, i| {
+            let range = addresses(cx, i, 1)?;
+            load(cx, i, range, $bytes, Part::$part)
+        });
+        const ROLES: &[Role] = &[Role::Dst(Ty::Rows), R, R];
+        [
+            Row { name: $g, class: Class::VmemLoad, reads_dst: false, roles: ROLES, exec: EXEC },
+            Row { name: $f, class: Class::VmemLoad, reads_dst: false, roles: ROLES, exec: EXEC },
+        ]
+    }};
+}
+
+macro_rules! store {
+    ($name:literal, $bytes:literal, $high:literal) => {{
+        const EXEC: crate::inst::Exec = exec!(|cx, i| {
+            let range = addresses(cx, i, 2)?;
+            store(cx, i, range, $bytes, $high)
+        });
+        const ROLES: &[Role] = &[R, R, R];
+        [
+            Row {
+                name: concat!("global_store_", $name),
+                class: Class::VmemStore,
+                reads_dst: false,
+                roles: ROLES,
+                exec: EXEC,
+            },
+            Row {
+                name: concat!("flat_store_", $name),
+                class: Class::VmemStore,
+                reads_dst: false,
+                roles: ROLES,
+                exec: EXEC,
+            },
+        ]
+    }};
+}
+
+macro_rules! atomic {
+    ($name:literal, $bytes:literal, $words:literal, |$m:ident, $x:ident, $y:ident| $e:expr) => {{
+        const EXEC: crate::inst::Exec = exec!(|cx, i| {
+            let range = addresses(cx, i, 2)?;
+            atomic(cx, i, range, ($bytes, $words), |$m: u64, $x: u64, $y: u64| $e)
+        });
+        const ROLES: &[Role] = &[R, R, R];
+        [
+            Row {
+                name: concat!("global_atomic_", $name),
+                class: Class::Atomic,
+                reads_dst: false,
+                roles: ROLES,
+                exec: EXEC,
+            },
+            Row {
+                name: concat!("flat_atomic_", $name),
+                class: Class::Atomic,
+                reads_dst: false,
+                roles: ROLES,
+                exec: EXEC,
+            },
+        ]
+    }};
+}
+
+fn add_f32(m: u64, x: u64) -> u64 {
+    (f32::from_bits(m as u32) + f32::from_bits(x as u32)).to_bits().into()
+}
+
+fn pk_add_f16(m: u64, x: u64) -> u64 {
+    use crate::convert::{f2h, h2f};
+    let add = |s: u32| u64::from(f2h(h2f((m >> s) as u16) + h2f((x >> s) as u16))) << s;
+    add(0) | add(16)
+}
+
+fn signed(x: u64) -> i32 {
+    x as i32
+}
+
+fn f64_of(m: u64, x: u64, f: fn(f64, f64) -> f64) -> u64 {
+    f(f64::from_bits(m), f64::from_bits(x)).to_bits()
+}
+
+const GROUPS: &[[Row; 2]] = &[
+    load!("ubyte", 1, Whole),
+    load!("sbyte", 1, Signed),
+    load!("ushort", 2, Whole),
+    load!("sshort", 2, Signed),
+    load!("ubyte_d16", 1, Low),
+    load!("ubyte_d16_hi", 1, High),
+    load!("sbyte_d16", 1, LowSigned),
+    load!("sbyte_d16_hi", 1, HighSigned),
+    load!("short_d16", 2, Low),
+    load!("short_d16_hi", 2, High),
+    load!("dword", 4, Whole),
+    load!("dwordx2", 8, Whole),
+    load!("dwordx3", 12, Whole),
+    load!("dwordx4", 16, Whole),
+    store!("byte", 1, false),
+    store!("byte_d16_hi", 1, true),
+    store!("short", 2, false),
+    store!("short_d16_hi", 2, true),
+    store!("dword", 4, false),
+    store!("dwordx2", 8, false),
+    store!("dwordx3", 12, false),
+    store!("dwordx4", 16, false),
+    atomic!("swap", 4, 1, |_m, x, _y| x),
+    atomic!("cmpswap", 4, 2, |m, x, y| if m == y { x } else { m }),
+    atomic!("add", 4, 1, |m, x, _y| m.wrapping_add(x)),
+    atomic!("sub", 4, 1, |m, x, _y| m.wrapping_sub(x)),
+    atomic!("smin", 4, 1, |m, x, _y| if signed(x) < signed(m) { x } else { m }),
+    atomic!("umin", 4, 1, |m, x, _y| m.min(x)),
+    atomic!("smax", 4, 1, |m, x, _y| if signed(x) > signed(m) { x } else { m }),
+    atomic!("umax", 4, 1, |m, x, _y| m.max(x)),
+    atomic!("and", 4, 1, |m, x, _y| m & x),
+    atomic!("or", 4, 1, |m, x, _y| m | x),
+    atomic!("xor", 4, 1, |m, x, _y| m ^ x),
+    atomic!("inc", 4, 1, |m, x, _y| if m >= x { 0 } else { m + 1 }),
+    atomic!("dec", 4, 1, |m, x, _y| if m == 0 || m > x { x } else { m - 1 }),
+    atomic!("add_f32", 4, 1, |m, x, _y| add_f32(m, x)),
+    atomic!("pk_add_f16", 4, 1, |m, x, _y| pk_add_f16(m, x)),
+    atomic!("swap_x2", 8, 2, |_m, x, _y| x),
+    atomic!("cmpswap_x2", 8, 4, |m, x, y| if m == y { x } else { m }),
+    atomic!("add_x2", 8, 2, |m, x, _y| m.wrapping_add(x)),
+    atomic!("sub_x2", 8, 2, |m, x, _y| m.wrapping_sub(x)),
+    atomic!("smin_x2", 8, 2, |m, x, _y| (m as i64).min(x as i64) as u64),
+    atomic!("umin_x2", 8, 2, |m, x, _y| m.min(x)),
+    atomic!("smax_x2", 8, 2, |m, x, _y| (m as i64).max(x as i64) as u64),
+    atomic!("umax_x2", 8, 2, |m, x, _y| m.max(x)),
+    atomic!("and_x2", 8, 2, |m, x, _y| m & x),
+    atomic!("or_x2", 8, 2, |m, x, _y| m | x),
+    atomic!("xor_x2", 8, 2, |m, x, _y| m ^ x),
+    atomic!("add_f64", 8, 2, |m, x, _y| f64_of(m, x, |a, b| a + b)),
+    atomic!("min_f64", 8, 2, |m, x, _y| f64_of(m, x, f64::min)),
+    atomic!("max_f64", 8, 2, |m, x, _y| f64_of(m, x, f64::max)),
+];
+
+pub(crate) const ROWS: &[Row] = GROUPS.as_flattened();

@@ -1,0 +1,223 @@
+//! Modifiers: neg and abs, op_sel, DPP, SDWA, clamp and omod.
+//!
+//! Before the operation every source is copied with its modifiers applied; after it the result is changed or merged.
+
+use crate::convert::{f2h, h2f};
+use crate::cpu::{Cpu, Lanes, Stop};
+use crate::inst::{Dpp, Inst, Kind, Sel, Special, Src, Ty, Unused};
+use crate::lanes::unknown;
+
+/// The lane a DPP operand of lane `l` comes from, if there is one.
+pub(crate) fn dpp_lane(d: Dpp, l: usize) -> Option<usize> {
+    let (row, r) = (l & !15, l & 15);
+    match d {
+        Dpp::QuadPerm(p) => Some((l & !3) + p[l & 3] as usize),
+        Dpp::RowShl(n) => (r + (n as usize) < 16).then(|| l + n as usize),
+        Dpp::RowShr(n) => (r >= n as usize).then(|| l - n as usize),
+        Dpp::RowRor(n) => Some(row + ((r + 16 - n as usize) & 15)),
+        Dpp::WaveShl => (l < 63).then(|| l + 1),
+        Dpp::WaveRol => Some((l + 1) & 63),
+        Dpp::WaveShr => (l > 0).then(|| l - 1),
+        Dpp::WaveRor => Some((l + 63) & 63),
+        Dpp::Mirror => Some(row + 15 - r),
+        Dpp::HalfMirror => Some((l & !7) + 7 - (l & 7)),
+        Dpp::Bcast15 => (row >= 16).then(|| row - 1),
+        Dpp::Bcast31 => (l >= 32).then_some(31),
+        Dpp::NewBcast(n) => Some(row + n as usize),
+    }
+}
+
+fn select(x: u32, sel: Sel, sext: bool) -> u32 {
+    match (sel, sext) {
+        (Sel::Dword, _) => x,
+        (Sel::Byte(b), false) => x >> (8 * b) & 0xff,
+        (Sel::Byte(b), true) => (x >> (8 * b)) as i8 as u32,
+        (Sel::Word(w), false) => x >> (16 * w) & 0xffff,
+        (Sel::Word(w), true) => (x >> (16 * w)) as i16 as u32,
+    }
+}
+
+fn sign(x: u32, bit: u32, neg: bool, abs: bool) -> u32 {
+    let x = if abs { x & !bit } else { x };
+    if neg { x ^ bit } else { x }
+}
+
+/// Applies everything but DPP to one lane of source `k`.
+#[inline(always)]
+fn modify(sp: &Special, s: &Src, k: usize, mut x: [u32; 2]) -> [u32; 2] {
+    if let (Some(sdwa), true) = (&sp.sdwa, k < 2) {
+        x[0] = select(x[0], sdwa.src[k], s.sext);
+    }
+    let (lo_sel, hi_sel) = (sp.op_sel >> k & 1 != 0, sp.op_sel_hi >> k & 1 != 0);
+    let (nlo, nhi) = (sp.neg_lo >> k & 1 != 0, sp.neg_hi >> k & 1 != 0);
+    let half = |high: bool| if high { x[0] >> 16 } else { x[0] & 0xffff };
+    match s.ty {
+        Ty::F16 | Ty::B16 => {
+            let h = if lo_sel { x[0] >> 16 } else { x[0] };
+            [sign(h, 0x8000, s.neg, s.abs), 0]
+        }
+        Ty::P16 => {
+            let lo = sign(half(lo_sel), 0x8000, nlo ^ s.neg, s.abs);
+            let hi = sign(half(hi_sel), 0x8000, nhi ^ s.neg, s.abs);
+            [lo | hi << 16, 0]
+        }
+        Ty::I16x2 => [half(lo_sel) | half(hi_sel) << 16, 0],
+        Ty::P32 => {
+            let lo = sign(x[usize::from(lo_sel)], 1 << 31, nlo ^ s.neg, s.abs);
+            let hi = sign(x[usize::from(hi_sel)], 1 << 31, nhi ^ s.neg, s.abs);
+            [lo, hi]
+        }
+        Ty::Mix => {
+            let v = if hi_sel && s.kind != Kind::Const { h2f(half(lo_sel) as u16).to_bits() } else { x[0] };
+            [sign(v, 1 << 31, s.neg ^ nlo, s.abs ^ nhi), 0]
+        }
+        Ty::F64 => [x[0], sign(x[1], 1 << 31, s.neg, s.abs)],
+        Ty::B64 | Ty::Mask | Ty::Rows => x,
+        Ty::F32 | Ty::B32 => [sign(x[0], 1 << 31, s.neg, s.abs), 0],
+    }
+}
+
+#[inline(never)]
+pub(crate) fn prepare(cx: &mut Cpu<'_>, i: &Inst, strict: bool) -> Result<[u64; 2], Stop> {
+    let Some(sp) = i.special.as_deref() else { return Ok([!0; 2]) };
+    let exec = cx.w.exec();
+    let mut known = [!0u64; 2];
+    for (k, s) in i.src[..i.nsrc as usize].iter().enumerate() {
+        let words = s.ty.words();
+        let mut lanes = [Lanes::ZERO; 2];
+        let mut ok = [!0u64; 2];
+        match s.kind {
+            Kind::Vector => {
+                for w in 0..words {
+                    lanes[w as usize] = cx.w.regs[(s.reg + w) as usize];
+                    ok[w as usize] = cx.w.init[(s.reg + w) as usize];
+                }
+            }
+            _ => {
+                let (x, set) = cx.w.scalar(s, words);
+                lanes = [Lanes([x as u32; 64]), Lanes([(x >> 32) as u32; 64])];
+                ok = if set { [!0; 2] } else { [0; 2] };
+            }
+        }
+        if let (Some(dpp), 0) = (sp.dpp, k) {
+            move_lanes(cx, sp, dpp, &mut lanes, &mut ok, exec);
+        }
+        if s.ty != Ty::Mask {
+            for l in 0..64 {
+                let [x, y] = modify(sp, s, k, [lanes[0].0[l], lanes[1].0[l]]);
+                (lanes[0].0[l], lanes[1].0[l]) = (x, y);
+            }
+            cx.w.regs[s.slot[0] as usize] = lanes[0];
+            if words == 2 {
+                cx.w.regs[s.slot[1] as usize] = lanes[1];
+            }
+        }
+        known[0] &= ok[0];
+        known[1] &= ok[0] & ok[1];
+    }
+    if sp.dpp.is_none() {
+        cx.w.wmask = exec;
+    }
+    known[1] &= known[0];
+    if strict && known[1] & cx.w.wmask != cx.w.wmask {
+        return Err(unknown(cx, i, cx.w.wmask));
+    }
+    Ok(known)
+}
+
+/// Moves source 0 between lanes, and leaves out of `wmask` the lanes that get nothing.
+fn move_lanes(cx: &mut Cpu<'_>, sp: &Special, dpp: Dpp, lanes: &mut [Lanes; 2], ok: &mut [u64; 2], exec: u64) {
+    let (from, had) = (*lanes, *ok);
+    let mut mask = exec;
+    for l in 0..64 {
+        let enabled = sp.row_mask >> (l / 16) & 1 != 0 && sp.bank_mask >> (l / 4 & 3) & 1 != 0;
+        let source = dpp_lane(dpp, l).filter(|s| exec >> s & 1 != 0);
+        if !enabled || source.is_none() && !sp.bound_ctrl {
+            mask &= !(1 << l);
+        }
+        for w in 0..2 {
+            lanes[w].0[l] = source.map_or(0, |s| from[w].0[s]);
+            let known = source.is_none_or(|s| had[w] >> s & 1 != 0);
+            ok[w] = ok[w] & !(1 << l) | u64::from(known) << l;
+        }
+    }
+    cx.w.wmask = mask;
+}
+
+fn scale32(x: f32, sp: &Special) -> f32 {
+    let x = match sp.omod {
+        1 => x * 2.0,
+        2 => x * 4.0,
+        3 => x * 0.5,
+        _ => x,
+    };
+    if !sp.clamp {
+        x
+    } else if x > 0.0 {
+        // NaN and everything that isn't above zero become 0, as DX10_CLAMP has it.
+        x.min(1.0)
+    } else {
+        0.0
+    }
+}
+
+#[inline(never)]
+pub(crate) fn finish(cx: &mut Cpu<'_>, i: &Inst, ty: Ty, lo: &mut Lanes, hi: &mut Lanes) {
+    let Some(sp) = i.special.as_deref() else { return };
+    if sp.clamp || sp.omod != 0 {
+        for l in 0..64 {
+            let (x, y) = (&mut lo.0[l], &mut hi.0[l]);
+            match ty {
+                Ty::F32 => *x = scale32(f32::from_bits(*x), sp).to_bits(),
+                Ty::F16 => *x = f2h(scale32(h2f(*x as u16), sp)).into(),
+                Ty::P16 => {
+                    let a = f2h(scale32(h2f(*x as u16), sp));
+                    let b = f2h(scale32(h2f((*x >> 16) as u16), sp));
+                    *x = u32::from(a) | u32::from(b) << 16;
+                }
+                Ty::P32 => {
+                    *x = scale32(f32::from_bits(*x), sp).to_bits();
+                    *y = scale32(f32::from_bits(*y), sp).to_bits();
+                }
+                Ty::F64 => {
+                    let d = f64::from_bits(u64::from(*x) | u64::from(*y) << 32);
+                    let d = d * [1.0, 2.0, 4.0, 0.5][sp.omod as usize & 3];
+                    let d = if !sp.clamp {
+                        d
+                    } else if d > 0.0 {
+                        d.min(1.0)
+                    } else {
+                        0.0
+                    };
+                    (*x, *y) = (d.to_bits() as u32, (d.to_bits() >> 32) as u32);
+                }
+                _ => {}
+            }
+        }
+    }
+    let old = cx.w.regs[i.dst.reg as usize];
+    let sources = i.nsrc - u8::from(i.reads_dst);
+    let high = sp.write_high || sp.op_sel >> sources & 1 != 0;
+    if matches!(ty, Ty::F16 | Ty::B16) && (sp.keep_high || high) && sp.sdwa.is_none() {
+        for l in 0..64 {
+            let x = lo.0[l] & 0xffff;
+            lo.0[l] = if high { old.0[l] & 0xffff | x << 16 } else { old.0[l] & 0xffff_0000 | x };
+        }
+    }
+    if let Some(sdwa) = &sp.sdwa {
+        let (shift, bits) = match sdwa.dst {
+            Sel::Dword => return,
+            Sel::Byte(b) => (8 * u32::from(b), 8),
+            Sel::Word(w) => (16 * u32::from(w), 16),
+        };
+        let mask = ((1u32 << bits) - 1) << shift;
+        for l in 0..64 {
+            let x = lo.0[l] << shift & mask;
+            lo.0[l] = match sdwa.unused {
+                Unused::Pad => x,
+                Unused::Preserve => x | old.0[l] & !mask,
+                Unused::Sext => ((x << (32 - shift - bits)) as i32 >> (32 - bits) << shift) as u32,
+            };
+        }
+    }
+}
