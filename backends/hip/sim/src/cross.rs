@@ -80,15 +80,17 @@ fn sub(a: u32, b: u32, c: bool) -> (u32, bool) {
 }
 
 /// `v_mad_u64_u32`, `v_mad_i64_i32`. Clang also uses them for 32-bit sums, with an undefined high word to add.
+#[inline(always)]
 fn mad64(cx: &mut Cpu<'_>, i: &Inst, signed: bool) -> Step {
     let known = prepare(cx, i, false)?;
     let (mut lo, mut hi, mut out) = (Lanes::ZERO, Lanes::ZERO, 0u64);
+    let lanes = |k: usize, w: usize| &cx.w.regs[i.src[k].slot[w] as usize].0;
+    let (a, b, c, d) = (lanes(0, 0), lanes(1, 0), lanes(2, 0), lanes(2, 1));
     for l in 0..64 {
-        let word = |k: usize, w: usize| cx.w.regs[i.src[k].slot[w] as usize].0[l];
-        let (a, b) = (word(0, 0), word(1, 0));
+        let (a, b) = (a[l], b[l]);
         let product =
             if signed { (i64::from(a as i32) * i64::from(b as i32)) as u64 } else { u64::from(a) * u64::from(b) };
-        let (s, c) = product.overflowing_add(u64::from(word(2, 0)) | u64::from(word(2, 1)) << 32);
+        let (s, c) = product.overflowing_add(u64::from(c[l]) | u64::from(d[l]) << 32);
         (lo.0[l], hi.0[l]) = (s as u32, (s >> 32) as u32);
         out |= u64::from(c) << l;
     }
@@ -134,11 +136,12 @@ fn write_lane(cx: &mut Cpu<'_>, i: &Inst) -> Step {
 fn mbcnt(cx: &mut Cpu<'_>, i: &Inst, first: u32) -> Step {
     let known = prepare(cx, i, true)?;
     let mut r = Lanes::ZERO;
+    let lanes = |k: usize| &cx.w.regs[i.src[k].slot[0] as usize].0;
+    let (a, b) = (lanes(0), lanes(1));
     for l in 0..64u32 {
         let below = l.saturating_sub(first).min(32);
-        let word = |k: usize| cx.w.regs[i.src[k].slot[0] as usize].0[l as usize];
         let m = ((1u64 << below) - 1) as u32;
-        r.0[l as usize] = (word(0) & m).count_ones().wrapping_add(word(1));
+        r.0[l as usize] = (a[l as usize] & m).count_ones().wrapping_add(b[l as usize]);
     }
     finish(cx, i, Ty::B32, &mut r, &mut { Lanes::ZERO }, known)
 }

@@ -27,6 +27,7 @@ const NO_SRC: Src = Src {
     neg: false,
     abs: false,
     sext: false,
+    modified: false,
 };
 const NO_DST: Dst = Dst { kind: Kind::None, ty: Ty::B32, reg: 0, words: 0 };
 
@@ -152,10 +153,10 @@ impl Decoder {
     fn place(&mut self, inst: &mut Inst, ty: Ty) -> Option<()> {
         let k = inst.nsrc;
         let copy = SPREAD + 2 * u16::from(k);
-        let special = inst.special.is_some();
         let src = &mut inst.src[k as usize];
+        src.modified = inst.special.as_ref().is_some_and(|sp| sp.changes(src, k));
         let vector_op = ty != Ty::Rows && ty != Ty::Mask;
-        if vector_op && (special || matches!(src.kind, Kind::Scalar | Kind::Scc)) {
+        if vector_op && (src.modified || matches!(src.kind, Kind::Scalar | Kind::Scc)) {
             src.slot = [copy, copy + 1];
         } else if vector_op && src.kind == Kind::Const {
             src.slot = [self.constant(src.value as u32)?, self.constant((src.value >> 32) as u32)?];

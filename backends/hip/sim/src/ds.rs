@@ -28,26 +28,50 @@ fn data(cx: &Cpu<'_>, i: &Inst, k: usize, words: usize) -> Result<usize, Stop> {
     if bad { Err(unknown(cx, i, exec)) } else { Ok(d) }
 }
 
-/// The alignment an access must have: its size, 16 for 12 bytes.
+/// The alignment an access must have: its size, or 4 for 12 bytes. Hardware in its unaligned mode takes any, slowly; but
+/// clang emits wide accesses only where it was promised the alignment, so less of it is a broken promise.
 fn align(bytes: u32) -> u32 {
-    bytes.next_power_of_two()
+    if bytes == 12 { 4 } else { bytes }
 }
 
+#[inline(always)]
 fn read_at(cx: &mut Cpu<'_>, i: &Inst, offset: i64, d: usize, bytes: u32, part: Part) -> Step {
     let (addr, exec) = addresses(cx, i, offset)?;
     cx.tally.conflicts += conflicts(&addr, exec, bytes.div_ceil(4));
+    cx.lds.check(&addr, exec, bytes, align(bytes), Access::Read)?;
+    let words = bytes.div_ceil(4) as usize;
+    let mut known = 0u64;
     for l in lanes_of(exec) {
         let a = addr[l];
-        cx.lds.check(l, a, bytes, align(bytes), cx.w.id, Access::Read)?;
-        for n in 0..bytes.div_ceil(4) {
-            let (x, known) = if bytes < 4 { cx.lds.part(a, bytes) } else { cx.lds.dword(a + 4 * n) };
-            let d = d + n as usize;
-            let r = &mut cx.w.regs[d].0[l];
-            *r = merge(x, bytes, part, *r);
-            cx.w.init[d] = cx.w.init[d] & !(1 << l) | u64::from(known) << l;
+        touch(cx, l, a, bytes, Access::Read)?;
+        let all = if bytes == 12 { (0..3).all(|n| cx.lds.known(a + 4 * n, 4)) } else { cx.lds.known(a, bytes) };
+        known |= u64::from(all) << l;
+    }
+    let regs = &mut cx.w.regs[d..d + words];
+    for (n, reg) in regs.iter_mut().enumerate() {
+        for l in lanes_of(exec) {
+            let a = addr[l] + 4 * n as u32;
+            let x = if bytes < 4 { cx.lds.part(a, bytes) } else { cx.lds.dword(a) };
+            reg.0[l] = merge(x, bytes, part, reg.0[l]);
         }
     }
+    for n in 0..words {
+        let mut k = known;
+        if known != exec && bytes > 4 {
+            k = lanes_of(exec).fold(0, |k, l| k | u64::from(cx.lds.known(addr[l] + 4 * n as u32, 4)) << l);
+        }
+        cx.w.init[d + n] = cx.w.init[d + n] & !exec | k;
+    }
     Ok(())
+}
+
+/// Notes an access; 12 bytes may straddle 64.
+#[inline(always)]
+fn touch(cx: &mut Cpu<'_>, l: usize, addr: u32, bytes: u32, access: Access) -> Step {
+    if bytes == 12 {
+        return (0..3).try_for_each(|n| cx.lds.touch(l, addr + 4 * n, 4, cx.w.id, access));
+    }
+    cx.lds.touch(l, addr, bytes, cx.w.id, access)
 }
 
 fn read(cx: &mut Cpu<'_>, i: &Inst, bytes: u32, part: Part) -> Step {
@@ -72,18 +96,28 @@ fn read2(cx: &mut Cpu<'_>, i: &Inst, bytes: u32, unit: i64) -> Step {
     read_at(cx, i, i.imm2 * unit, first.end, bytes, Part::Whole)
 }
 
+#[inline(always)]
 fn write_at(cx: &mut Cpu<'_>, i: &Inst, offset: i64, k: usize, bytes: u32, high: bool) -> Step {
     let (addr, exec) = addresses(cx, i, offset)?;
     let d = data(cx, i, k, bytes.div_ceil(4) as usize)?;
     cx.tally.conflicts += conflicts(&addr, exec, bytes.div_ceil(4));
+    cx.lds.check(&addr, exec, bytes, align(bytes), Access::Write)?;
     for l in lanes_of(exec) {
-        let a = addr[l];
-        cx.lds.check(l, a, bytes, align(bytes), cx.w.id, Access::Write)?;
-        if bytes < 4 {
-            cx.lds.set_part(a, bytes, cx.w.regs[d].0[l] >> if high { 16 } else { 0 });
+        touch(cx, l, addr[l], bytes, Access::Write)?;
+        if bytes == 12 {
+            (0..3).for_each(|n| cx.lds.mark(addr[l] + 4 * n, 4));
         } else {
-            for n in 0..bytes / 4 {
-                cx.lds.set_dword(a + 4 * n, cx.w.regs[d + n as usize].0[l]);
+            cx.lds.mark(addr[l], bytes);
+        }
+    }
+    for n in 0..bytes.div_ceil(4) {
+        let reg = &cx.w.regs[d + n as usize].0;
+        for l in lanes_of(exec) {
+            let a = addr[l] + 4 * n;
+            if bytes < 4 {
+                cx.lds.set_part(a, bytes, reg[l] >> if high { 16 } else { 0 });
+            } else {
+                cx.lds.set_dword(a, reg[l]);
             }
         }
     }
@@ -102,14 +136,14 @@ fn atomic(cx: &mut Cpu<'_>, i: &Inst, bytes: u32, two: bool, f: impl Fn(u64, u64
     let d0 = data(cx, i, 1, n)?;
     let d1 = if two { data(cx, i, 2, n)? } else { d0 };
     cx.tally.conflicts += conflicts(&addr, exec, bytes / 4);
+    cx.lds.check(&addr, exec, bytes, bytes, Access::Atomic)?;
     for l in lanes_of(exec) {
         let a = addr[l];
-        cx.lds.check(l, a, bytes, bytes, cx.w.id, Access::Atomic)?;
+        cx.lds.touch(l, a, bytes, cx.w.id, Access::Atomic)?;
         let wide = |lo: u32, hi: u32| u64::from(lo) | u64::from(hi) << 32;
         let value = |d: usize| wide(cx.w.regs[d].0[l], if n == 2 { cx.w.regs[d + 1].0[l] } else { 0 });
-        let (lo, k0) = cx.lds.dword(a);
-        let (hi, k1) = if n == 2 { cx.lds.dword(a + 4) } else { (0, true) };
-        if !(k0 && k1) {
+        let (lo, hi) = (cx.lds.dword(a), if n == 2 { cx.lds.dword(a + 4) } else { 0 });
+        if !cx.lds.known(a, bytes) {
             let what = crate::fault::What::LdsMemory { address: a.into() };
             return Err(crate::cpu::fault(crate::fault::Cause { lane: Some(l as u32), what }));
         }

@@ -54,7 +54,7 @@ pub enum Fault {
         nearest: String,
     },
     /// A register that no instruction has written is used.
-    #[error("{register} is used but holds no value{at}")]
+    #[error("{register} is used but holds no value: never written, or from memory that nothing wrote{at}")]
     UninitialisedRegister {
         /// Where.
         at: Location,
@@ -97,7 +97,7 @@ pub enum Fault {
         /// Offset in LDS.
         address: u64,
         /// The other wave.
-        other: String,
+        other: u32,
         /// Whether the other wave wrote.
         other_write: bool,
     },
@@ -177,7 +177,7 @@ pub(crate) enum What {
     LdsMemory { address: u64 },
     Misaligned { address: u64, bytes: u32 },
     Barrier { why: String },
-    Race { address: u64, other: String, other_write: bool },
+    Race { address: u64, other: u32, other_write: bool },
     LdsOutOfBounds { address: u64, bytes: u32, size: u32, write: bool },
     Unknown,
     Unsupported { why: String },

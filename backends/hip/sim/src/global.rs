@@ -117,7 +117,21 @@ fn each(
 
 #[inline(never)]
 fn load(cx: &mut Cpu<'_>, i: &Inst, range: (u64, u64), bytes: u32, part: Part) -> Step {
-    let d = i.dst.reg as usize;
+    let (d, exec) = (i.dst.reg as usize, cx.w.exec());
+    let span = range.1.wrapping_sub(range.0).checked_add(bytes.into());
+    if let Some(region) = span.and_then(|n| cx.mem.find(range.0, n)).filter(|r| r.is_whole() && exec != 0) {
+        // The common case: one allocation, all of it written.
+        cx.tally.read += u64::from(bytes) * u64::from(exec.count_ones());
+        let words = bytes.div_ceil(4) as usize;
+        for (n, reg) in cx.w.regs[d..d + words].iter_mut().enumerate() {
+            for l in lanes_of(exec) {
+                let x = region.load(cx.w.addr[l] - region.base + 4 * n as u64, bytes.min(4));
+                reg.0[l] = merge(x, bytes, part, reg.0[l]);
+            }
+        }
+        cx.w.init[d..d + words].iter_mut().for_each(|k| *k |= exec);
+        return Ok(());
+    }
     each(cx, range, bytes, false, |w, l, region, off| {
         let known = region.is_whole() || region.known(off, bytes);
         if bytes < 4 {

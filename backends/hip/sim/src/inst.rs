@@ -76,6 +76,8 @@ pub(crate) struct Src {
     pub neg: bool,
     pub abs: bool,
     pub sext: bool,
+    /// Modifiers change it, so that it is copied before use.
+    pub modified: bool,
 }
 
 /// A destination operand.

@@ -174,8 +174,7 @@ impl<'a> Group<'a> {
     fn new(program: &'a Program, kernel: &'a KernelInfo, launch: &'a Launch<'a>, view: &'a View) -> Group<'a> {
         let items = launch.block.iter().product::<u32>();
         let waves = items.div_ceil(64);
-        let mut lds = Lds::new(kernel.lds_bytes + launch.dynamic_lds);
-        lds.track = waves > 1;
+        let lds = Lds::new(kernel.lds_bytes + launch.dynamic_lds, waves as usize);
         Group {
             program,
             kernel,

@@ -1,13 +1,13 @@
 //! A workgroup's LDS: bytes, which of them were written, and who touched them since the last barrier.
 //!
-//! **Races.** For each dword one word says for each of its four bytes which wave wrote it and which read it since the
-//! last barrier. A wave that reads what another wrote, or writes what another read or wrote, is a race. Atomics of
-//! several waves on the same byte are none. Waves of the emulator run one after the other, so a race found here depends
-//! on nothing but the kernel and its data.
+//! **Races.** Three sets of bytes for each wave say what it read, wrote and changed atomically since the last barrier. A
+//! wave that reads what another wrote, or writes what another read or wrote, is a race. Atomics of several waves on the
+//! same byte are none. Waves of the emulator run one after the other, so a race found here depends on nothing but the
+//! kernel and its data.
 //!
 //! **Bank conflicts.** 32 banks of 4 bytes. An instruction moves 128 bytes a cycle at most: 32 lanes of 4 bytes, 16 of 8
-//! or 8 of 16 at a time, in lane order. A group of lanes takes as many cycles as the busiest bank has different dwords
-//! to give; each above the first is counted.
+//! or 8 of 12 or 16 at a time, in lane order. A group of lanes takes as many cycles as the busiest bank has different
+//! addresses to give; each above the first is counted.
 
 use crate::cpu::{Stop, fault};
 use crate::fault::{Cause, What};
@@ -20,28 +20,35 @@ pub(crate) enum Access {
     Atomic,
 }
 
-const MANY: u64 = 63;
-const ATOMIC: u64 = 32;
-/// A 6-bit code for each of four bytes.
-const ONES: u64 = 0o01_01_01_01;
-const FIELDS: u64 = (1 << 24) - 1;
-
 /// LDS of the running workgroup.
 pub(crate) struct Lds {
     data: Vec<u32>,
-    init: Vec<u8>,
-    /// epoch << 48 | readers << 24 | writers.
-    state: Vec<u64>,
-    epoch: u64,
+    /// A bit for each byte: it was written.
+    init: Vec<u64>,
+    /// Sets of bytes, a word for 64 of them: read, written, changed atomically; each for every wave.
+    sets: [Vec<u64>; 3],
+    /// Words of a set.
+    words: usize,
+    waves: usize,
+    /// Words of the sets that may not be empty.
+    touched: (usize, usize),
+    atomics: bool,
     pub size: u32,
-    /// One wave cannot race with itself.
-    pub track: bool,
 }
 
 impl Lds {
-    pub(crate) fn new(size: u32) -> Lds {
-        let words = size.div_ceil(4) as usize;
-        Lds { data: vec![0; words], init: vec![0; words], state: vec![0; words], epoch: 1, size, track: true }
+    pub(crate) fn new(size: u32, waves: usize) -> Lds {
+        let words = size.div_ceil(64) as usize + 1;
+        Lds {
+            data: vec![0; words * 16],
+            init: vec![0; words],
+            sets: [const { Vec::new() }; 3].map(|_: Vec<u64>| vec![0; words * waves]),
+            words,
+            waves,
+            touched: (words, 0),
+            atomics: false,
+            size,
+        }
     }
 
     pub(crate) fn reset(&mut self) {
@@ -51,147 +58,177 @@ impl Lds {
 
     /// Accesses before and after it don't race.
     pub(crate) fn barrier(&mut self) {
-        self.epoch += 1;
-        if self.epoch >> 16 != 0 {
-            self.state.fill(0);
-            self.epoch = 1;
+        let (first, last) = self.touched;
+        if first <= last {
+            for w in 0..self.waves {
+                let range = w * self.words + first..=w * self.words + last;
+                self.sets[0][range.clone()].fill(0);
+                self.sets[1][range.clone()].fill(0);
+                if self.atomics {
+                    self.sets[2][range].fill(0);
+                }
+            }
         }
+        self.touched = (self.words, 0);
+        self.atomics = false;
     }
 
-    /// Checks an access of `bytes` at `addr`: bounds, alignment (to `align`), races.
+    /// Checks bounds and alignment of an instruction's access by the lanes of `exec`.
     #[inline(always)]
     pub(crate) fn check(
-        &mut self,
-        lane: usize,
-        addr: u32,
+        &self,
+        addr: &[u32; 64],
+        exec: u64,
         bytes: u32,
         align: u32,
-        wave: u32,
         access: Access,
     ) -> Result<(), Stop> {
-        let stop = |what| fault(Cause { lane: Some(lane as u32), what });
-        if u64::from(addr) + u64::from(bytes) > u64::from(self.size) {
-            let write = access != Access::Read;
-            return Err(stop(What::LdsOutOfBounds { address: addr.into(), bytes, size: self.size, write }));
+        let (mut top, mut low) = (0, 0);
+        for l in 0..64 {
+            let a = if exec >> l & 1 != 0 { addr[l] } else { 0 };
+            top = top.max(a);
+            low |= a;
         }
-        if addr & (align - 1) != 0 {
-            return Err(stop(What::Misaligned { address: addr.into(), bytes }));
+        if exec == 0 || u64::from(top) + u64::from(bytes) <= u64::from(self.size) && low & (align - 1) == 0 {
+            return Ok(());
         }
-        if self.track {
-            if bytes >= 4 {
-                for word in 0..bytes / 4 {
-                    self.touch(lane, addr / 4 + word, 0xf, wave, access)?;
-                }
-            } else {
-                self.touch(lane, addr / 4, ((1 << bytes) - 1) << (addr & 3), wave, access)?;
-            }
-        }
-        Ok(())
+        Err(self.refuse(addr, exec, bytes, align, access))
     }
 
-    /// Notes an access of the bytes in `mask` of a dword.
-    #[inline(always)]
-    fn touch(&mut self, lane: usize, word: u32, mask: u32, wave: u32, access: Access) -> Result<(), Stop> {
-        let state = self.state[word as usize];
-        let (mut readers, mut writers) =
-            if state >> 48 == self.epoch { (state >> 24 & FIELDS, state & FIELDS) } else { (0, 0) };
-        let own = u64::from(wave + 1);
-        let all = own * ONES;
-        if mask == 0xf && access == Access::Read && (writers == 0 || writers == all) && (readers == 0 || readers == all)
-        {
-            readers = all;
-        } else if mask == 0xf
-            && access == Access::Write
-            && (writers == 0 || writers == all)
-            && (readers == 0 || readers == all)
-        {
-            writers = all;
+    #[cold]
+    fn refuse(&self, addr: &[u32; 64], exec: u64, bytes: u32, align: u32, access: Access) -> Stop {
+        let outside = |a: u32| u64::from(a) + u64::from(bytes) > u64::from(self.size);
+        let bad = |l: &usize| exec >> l & 1 != 0 && (outside(addr[*l]) || addr[*l] & (align - 1) != 0);
+        let lane = (0..64).find(bad).unwrap_or(0);
+        let address = addr[lane];
+        let what = if outside(address) {
+            What::LdsOutOfBounds { address: address.into(), bytes, size: self.size, write: access != Access::Read }
         } else {
-            for b in (0..4).filter(|b| mask >> b & 1 != 0) {
-                let (r, w) = (readers >> (6 * b) & 63, writers >> (6 * b) & 63);
-                let race = |code: u64, other_write| {
-                    let other = if code == MANY { "other".into() } else { ((code & 31) - 1).to_string() };
-                    let address = u64::from(word) * 4 + b;
-                    Err(fault(Cause { lane: Some(lane as u32), what: What::Race { address, other, other_write } }))
-                };
-                let mine = |code: u64| code == 0 || code == own || code == own | ATOMIC;
-                let (mut nr, mut nw) = (r, w);
-                match access {
-                    Access::Read if !mine(w) => return race(w, true),
-                    Access::Read => nr = if mine(r) { own } else { MANY },
-                    Access::Write if !mine(w) => return race(w, true),
-                    Access::Write if !mine(r) => return race(r, false),
-                    Access::Write => nw = own,
-                    Access::Atomic if !mine(w) && w & ATOMIC == 0 => return race(w, true),
-                    Access::Atomic if !mine(r) => return race(r, false),
-                    Access::Atomic => {
-                        nw = match w {
-                            0 => own | ATOMIC,
-                            w if mine(w) => w,
-                            _ => MANY,
-                        }
-                    }
+            What::Misaligned { address: address.into(), bytes }
+        };
+        fault(Cause { lane: Some(lane as u32), what })
+    }
+
+    /// Notes an access of `bytes` ≤ 16 that don't straddle 64, unless it races.
+    #[inline(always)]
+    pub(crate) fn touch(&mut self, lane: usize, addr: u32, bytes: u32, wave: u32, access: Access) -> Result<(), Stop> {
+        if self.waves == 1 {
+            return Ok(());
+        }
+        let (word, mask) = (addr as usize / 64, ((1u64 << bytes) - 1) << (addr & 63));
+        let mine = wave as usize * self.words + word;
+        self.touched = (self.touched.0.min(word), self.touched.1.max(word));
+        let (mut reads, mut writes) = (0, 0);
+        for w in 0..self.waves {
+            if w != wave as usize {
+                let at = w * self.words + word;
+                writes |= self.sets[1][at];
+                if access != Access::Read {
+                    reads |= self.sets[0][at];
                 }
-                readers = readers & !(63 << (6 * b)) | nr << (6 * b);
-                writers = writers & !(63 << (6 * b)) | nw << (6 * b);
+                if self.atomics && access != Access::Atomic {
+                    writes |= self.sets[2][at];
+                }
             }
         }
-        self.state[word as usize] = self.epoch << 48 | readers << 24 | writers;
+        if (reads | writes) & mask != 0 {
+            return Err(self.race(lane, addr, mask, wave, writes & mask != 0));
+        }
+        match access {
+            Access::Read => self.sets[0][mine] |= mask,
+            Access::Write => self.sets[1][mine] |= mask,
+            Access::Atomic => {
+                self.sets[2][mine] |= mask;
+                self.atomics = true;
+            }
+        }
         Ok(())
     }
 
-    /// A dword at an aligned, checked address, and whether all of it was written.
+    #[cold]
+    fn race(&self, lane: usize, addr: u32, mask: u64, wave: u32, other_write: bool) -> Stop {
+        let word = addr as usize / 64;
+        let bits = |w: usize| {
+            let at = w * self.words + word;
+            mask & if other_write { self.sets[1][at] | self.sets[2][at] } else { self.sets[0][at] }
+        };
+        let other = (0..self.waves).find(|w| *w != wave as usize && bits(*w) != 0).unwrap_or(0);
+        let address = word as u64 * 64 + u64::from(bits(other).trailing_zeros());
+        fault(Cause { lane: Some(lane as u32), what: What::Race { address, other: other as u32, other_write } })
+    }
+
+    /// A dword at an aligned, checked address.
     #[inline(always)]
-    pub(crate) fn dword(&self, addr: u32) -> (u32, bool) {
-        let at = addr as usize / 4;
-        (self.data[at], self.init[at] == 0xf)
+    pub(crate) fn dword(&self, addr: u32) -> u32 {
+        self.data[addr as usize / 4]
+    }
+
+    /// Whether `bytes` ≤ 16 were written.
+    #[inline(always)]
+    pub(crate) fn known(&self, addr: u32, bytes: u32) -> bool {
+        let mask = (1u64 << bytes) - 1;
+        self.init[addr as usize / 64] >> (addr & 63) & mask == mask
+    }
+
+    #[inline(always)]
+    pub(crate) fn mark(&mut self, addr: u32, bytes: u32) {
+        self.init[addr as usize / 64] |= ((1u64 << bytes) - 1) << (addr & 63);
     }
 
     #[inline(always)]
     pub(crate) fn set_dword(&mut self, addr: u32, x: u32) {
-        let at = addr as usize / 4;
-        self.data[at] = x;
-        self.init[at] = 0xf;
+        self.data[addr as usize / 4] = x;
     }
 
     /// One or two bytes that don't straddle a dword.
-    pub(crate) fn part(&self, addr: u32, bytes: u32) -> (u32, bool) {
-        let (at, b) = (addr as usize / 4, addr & 3);
-        let m = ((1u8 << bytes) - 1) << b;
-        (self.data[at] >> (8 * b) & ((1 << (8 * bytes)) - 1), self.init[at] & m == m)
+    pub(crate) fn part(&self, addr: u32, bytes: u32) -> u32 {
+        self.data[addr as usize / 4] >> (8 * (addr & 3)) & ((1 << (8 * bytes)) - 1)
     }
 
     pub(crate) fn set_part(&mut self, addr: u32, bytes: u32, x: u32) {
         let (at, b) = (addr as usize / 4, addr & 3);
         let m = ((1u32 << (8 * bytes)) - 1) << (8 * b);
         self.data[at] = self.data[at] & !m | x << (8 * b) & m;
-        self.init[at] |= ((1u8 << bytes) - 1) << b;
     }
 }
 
 /// Extra cycles of an access of `words` dwords a lane by the lanes of `exec`.
+#[inline(always)]
 pub(crate) fn conflicts(addr: &[u32; 64], exec: u64, words: u32) -> u64 {
-    let in_row = |l: usize| addr[l] == addr[0].wrapping_add(4 * words * l as u32);
-    if exec == !0 && (0..64).all(in_row) || exec.count_ones() < 2 {
-        return 0;
+    let unit = 4 * words.next_power_of_two();
+    let mut off = 0;
+    for l in 0..64 {
+        off |= addr[l] ^ addr[0].wrapping_add(unit * l as u32);
     }
-    let lanes = (32 / words.next_power_of_two()).max(8) as usize;
+    if exec == !0 && off == 0 { 0 } else { scattered(addr, exec, unit) }
+}
+
+fn scattered(addr: &[u32; 64], exec: u64, unit: u32) -> u64 {
+    const NONE: u8 = 0xff;
+    let lanes = (128 / unit) as usize;
+    let shift = unit.trailing_zeros();
     let mut extra = 0;
     for first in (0..64).step_by(lanes) {
-        let mut seen = [[0u32; 64]; 32];
-        let mut count = [0usize; 32];
+        // For each bank (of `unit` bytes) a chain of the lanes with different addresses in it.
+        let mut head = [NONE; 32];
+        let mut next = [NONE; 64];
+        let mut count = [0u8; 32];
+        let mut most = 1;
         for l in (first..first + lanes).filter(|l| exec >> l & 1 != 0) {
-            for w in 0..words {
-                let dword = addr[l] / 4 + w;
-                let bank = (dword & 31) as usize;
-                let n = count[bank];
-                if n < 64 && !seen[bank][..n].contains(&dword) {
-                    seen[bank][n] = dword;
-                    count[bank] += 1;
-                }
+            let place = addr[l] >> shift;
+            let bank = place as usize & (lanes - 1);
+            let mut at = head[bank];
+            while at != NONE && addr[at as usize & 63] >> shift != place {
+                at = next[at as usize & 63];
+            }
+            if at == NONE {
+                next[l] = head[bank];
+                head[bank] = l as u8;
+                count[bank] += 1;
+                most = most.max(count[bank]);
             }
         }
-        extra += count.iter().max().map_or(0, |c| c.saturating_sub(1) as u64);
+        extra += u64::from(most - 1);
     }
     extra
 }

@@ -27,53 +27,87 @@ pub(crate) fn dpp_lane(d: Dpp, l: usize) -> Option<usize> {
     }
 }
 
-fn select(x: u32, sel: Sel, sext: bool) -> u32 {
-    match (sel, sext) {
-        (Sel::Dword, _) => x,
-        (Sel::Byte(b), false) => x >> (8 * b) & 0xff,
-        (Sel::Byte(b), true) => (x >> (8 * b)) as i8 as u32,
-        (Sel::Word(w), false) => x >> (16 * w) & 0xffff,
-        (Sel::Word(w), true) => (x >> (16 * w)) as i16 as u32,
+impl Special {
+    /// Whether source `k` isn't simply what its register holds.
+    pub(crate) fn changes(&self, s: &Src, k: u8) -> bool {
+        let bit = |bits: u8| bits >> k & 1 != 0;
+        let signs = s.neg || s.abs || bit(self.neg_lo) || bit(self.neg_hi);
+        let halves = match s.ty {
+            Ty::P16 | Ty::I16x2 | Ty::P32 => bit(self.op_sel) || !bit(self.op_sel_hi),
+            Ty::F16 | Ty::B16 => bit(self.op_sel),
+            Ty::Mix => bit(self.op_sel_hi),
+            _ => false,
+        };
+        let part = self.sdwa.is_some_and(|d| k < 2 && d.src[k as usize] != Sel::Dword);
+        let moved = self.dpp.is_some() && k == 0;
+        s.ty != Ty::Mask && s.ty != Ty::Rows && (signs || halves || part || moved)
     }
 }
 
-fn sign(x: u32, bit: u32, neg: bool, abs: bool) -> u32 {
-    let x = if abs { x & !bit } else { x };
-    if neg { x ^ bit } else { x }
-}
-
-/// Applies everything but DPP to one lane of source `k`.
+/// Changes every lane; the loop has no branches, so it vectorises.
 #[inline(always)]
-fn modify(sp: &Special, s: &Src, k: usize, mut x: [u32; 2]) -> [u32; 2] {
-    if let (Some(sdwa), true) = (&sp.sdwa, k < 2) {
-        x[0] = select(x[0], sdwa.src[k], s.sext);
+fn each(x: &mut Lanes, f: impl Fn(u32) -> u32) {
+    for v in &mut x.0 {
+        *v = f(*v);
     }
-    let (lo_sel, hi_sel) = (sp.op_sel >> k & 1 != 0, sp.op_sel_hi >> k & 1 != 0);
-    let (nlo, nhi) = (sp.neg_lo >> k & 1 != 0, sp.neg_hi >> k & 1 != 0);
-    let half = |high: bool| if high { x[0] >> 16 } else { x[0] & 0xffff };
+}
+
+fn select(x: &mut Lanes, sel: Sel, sext: bool) {
+    match (sel, sext) {
+        (Sel::Dword, _) => {}
+        (Sel::Byte(b), false) => each(x, |x| x >> (8 * b) & 0xff),
+        (Sel::Byte(b), true) => each(x, |x| (x >> (8 * b)) as i8 as u32),
+        (Sel::Word(w), false) => each(x, |x| x >> (16 * w) & 0xffff),
+        (Sel::Word(w), true) => each(x, |x| (x >> (16 * w)) as i16 as u32),
+    }
+}
+
+/// Clears, then flips the sign bits in `bits`.
+fn sign(x: &mut Lanes, bits: u32, neg: bool, abs: bool) {
+    let (keep, flip) = (if abs { !bits } else { !0 }, if neg { bits } else { 0 });
+    if neg || abs {
+        each(x, |x| x & keep ^ flip);
+    }
+}
+
+/// Applies everything but DPP to source `k`, and says which words of the lanes hold values then.
+fn modify(sp: &Special, s: &Src, k: usize, x: &mut [Lanes; 2], ok: &mut [u64; 2]) {
+    let bit = |bits: u8| bits >> k & 1 != 0;
+    if let (Some(sdwa), true) = (&sp.sdwa, k < 2) {
+        select(&mut x[0], sdwa.src[k], s.sext);
+    }
+    let (lo, hi) = (bit(sp.op_sel), bit(sp.op_sel_hi));
+    let (nlo, nhi) = (bit(sp.neg_lo), bit(sp.neg_hi));
+    let top = 1 << 31;
     match s.ty {
         Ty::F16 | Ty::B16 => {
-            let h = if lo_sel { x[0] >> 16 } else { x[0] };
-            [sign(h, 0x8000, s.neg, s.abs), 0]
+            if lo {
+                each(&mut x[0], |x| x >> 16);
+            }
+            sign(&mut x[0], 0x8000, s.neg, s.abs);
         }
-        Ty::P16 => {
-            let lo = sign(half(lo_sel), 0x8000, nlo ^ s.neg, s.abs);
-            let hi = sign(half(hi_sel), 0x8000, nhi ^ s.neg, s.abs);
-            [lo | hi << 16, 0]
+        Ty::P16 | Ty::I16x2 => {
+            let (a, b) = (16 * u32::from(lo), 16 * u32::from(hi));
+            each(&mut x[0], |x| x >> a & 0xffff | x >> b << 16);
+            sign(&mut x[0], 0x8000, nlo ^ s.neg, s.abs);
+            sign(&mut x[0], top, nhi ^ s.neg, s.abs);
         }
-        Ty::I16x2 => [half(lo_sel) | half(hi_sel) << 16, 0],
         Ty::P32 => {
-            let lo = sign(x[usize::from(lo_sel)], 1 << 31, nlo ^ s.neg, s.abs);
-            let hi = sign(x[usize::from(hi_sel)], 1 << 31, nhi ^ s.neg, s.abs);
-            [lo, hi]
+            let pick = |w: bool| usize::from(w);
+            (*x, *ok) = ([x[pick(lo)], x[pick(hi)]], [ok[pick(lo)], ok[pick(hi)]]);
+            sign(&mut x[0], top, nlo ^ s.neg, s.abs);
+            sign(&mut x[1], top, nhi ^ s.neg, s.abs);
         }
         Ty::Mix => {
-            let v = if hi_sel && s.kind != Kind::Const { h2f(half(lo_sel) as u16).to_bits() } else { x[0] };
-            [sign(v, 1 << 31, s.neg ^ nlo, s.abs ^ nhi), 0]
+            if hi && s.kind != Kind::Const {
+                let shift = 16 * u32::from(lo);
+                each(&mut x[0], |x| h2f((x >> shift) as u16).to_bits());
+            }
+            sign(&mut x[0], top, s.neg ^ nlo, s.abs ^ nhi);
         }
-        Ty::F64 => [x[0], sign(x[1], 1 << 31, s.neg, s.abs)],
-        Ty::B64 | Ty::Mask | Ty::Rows => x,
-        Ty::F32 | Ty::B32 => [sign(x[0], 1 << 31, s.neg, s.abs), 0],
+        Ty::F64 => sign(&mut x[1], top, s.neg, s.abs),
+        Ty::F32 | Ty::B32 => sign(&mut x[0], top, s.neg, s.abs),
+        Ty::B64 | Ty::Mask | Ty::Rows => {}
     }
 }
 
@@ -84,32 +118,33 @@ pub(crate) fn prepare(cx: &mut Cpu<'_>, i: &Inst, strict: bool) -> Result<[u64; 
     let mut known = [!0u64; 2];
     for (k, s) in i.src[..i.nsrc as usize].iter().enumerate() {
         let words = s.ty.words();
-        let mut lanes = [Lanes::ZERO; 2];
-        let mut ok = [!0u64; 2];
-        match s.kind {
-            Kind::Vector => {
-                for w in 0..words {
-                    lanes[w as usize] = cx.w.regs[(s.reg + w) as usize];
-                    ok[w as usize] = cx.w.init[(s.reg + w) as usize];
-                }
+        let vector = s.kind == Kind::Vector;
+        let (value, mut ok) = if vector {
+            (0, [cx.w.init[s.reg as usize], cx.w.init[(s.reg + words - 1) as usize]])
+        } else {
+            let (x, set) = cx.w.scalar(s, words);
+            (x, if set { [!0; 2] } else { [0; 2] })
+        };
+        let whole = |x: u64| [Lanes([x as u32; 64]), Lanes([(x >> 32) as u32; 64])];
+        if s.modified {
+            let mut x = if vector {
+                [cx.w.regs[s.reg as usize], cx.w.regs[(s.reg + words - 1) as usize]]
+            } else {
+                whole(value)
+            };
+            if let (Some(dpp), 0) = (sp.dpp, k) {
+                move_lanes(cx, sp, dpp, &mut x, &mut ok, exec);
             }
-            _ => {
-                let (x, set) = cx.w.scalar(s, words);
-                lanes = [Lanes([x as u32; 64]), Lanes([(x >> 32) as u32; 64])];
-                ok = if set { [!0; 2] } else { [0; 2] };
-            }
-        }
-        if let (Some(dpp), 0) = (sp.dpp, k) {
-            move_lanes(cx, sp, dpp, &mut lanes, &mut ok, exec);
-        }
-        if s.ty != Ty::Mask {
-            for l in 0..64 {
-                let [x, y] = modify(sp, s, k, [lanes[0].0[l], lanes[1].0[l]]);
-                (lanes[0].0[l], lanes[1].0[l]) = (x, y);
-            }
-            cx.w.regs[s.slot[0] as usize] = lanes[0];
+            modify(sp, s, k, &mut x, &mut ok);
+            cx.w.regs[s.slot[0] as usize] = x[0];
             if words == 2 {
-                cx.w.regs[s.slot[1] as usize] = lanes[1];
+                cx.w.regs[s.slot[1] as usize] = x[1];
+            }
+        } else if matches!(s.kind, Kind::Scalar | Kind::Scc) && s.ty != Ty::Mask {
+            let x = whole(value);
+            cx.w.regs[s.slot[0] as usize] = x[0];
+            if words == 2 {
+                cx.w.regs[s.slot[1] as usize] = x[1];
             }
         }
         known[0] &= ok[0];
@@ -128,19 +163,21 @@ pub(crate) fn prepare(cx: &mut Cpu<'_>, i: &Inst, strict: bool) -> Result<[u64; 
 /// Moves source 0 between lanes, and leaves out of `wmask` the lanes that get nothing.
 fn move_lanes(cx: &mut Cpu<'_>, sp: &Special, dpp: Dpp, lanes: &mut [Lanes; 2], ok: &mut [u64; 2], exec: u64) {
     let (from, had) = (*lanes, *ok);
-    let mut mask = exec;
+    let (mut mask, mut known) = (exec, [0u64; 2]);
     for l in 0..64 {
         let enabled = sp.row_mask >> (l / 16) & 1 != 0 && sp.bank_mask >> (l / 4 & 3) & 1 != 0;
         let source = dpp_lane(dpp, l).filter(|s| exec >> s & 1 != 0);
         if !enabled || source.is_none() && !sp.bound_ctrl {
             mask &= !(1 << l);
         }
+        // A lane without a source reads 0.
+        let (s, some) = (source.unwrap_or(0), u32::from(source.is_some()).wrapping_neg());
         for w in 0..2 {
-            lanes[w].0[l] = source.map_or(0, |s| from[w].0[s]);
-            let known = source.is_none_or(|s| had[w] >> s & 1 != 0);
-            ok[w] = ok[w] & !(1 << l) | u64::from(known) << l;
+            lanes[w].0[l] = from[w].0[s] & some;
+            known[w] |= (had[w] >> s & 1 | u64::from(some == 0)) << l;
         }
     }
+    *ok = known;
     cx.w.wmask = mask;
 }
 
