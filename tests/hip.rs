@@ -4,7 +4,7 @@ use crate::support::{CLANG, Outcome, all, synth_tiny, trial};
 use greta_backend::{Backend, StepSize};
 use greta_hip::compile::{Clang, CodeObject};
 use greta_hip::kernels::Source;
-use greta_hip::{Hip, Target};
+use greta_hip::{Hip, HipOptions, Target};
 use greta_models::{Arithmetic, Engine, EngineOptions, Model};
 use greta_ops::{DType, Op};
 use libtest_mimic::Trial;
@@ -71,7 +71,7 @@ fn resources() -> Result<(), Outcome> {
     let clang = clang()?;
     let (mut failures, mut table) = (Vec::new(), String::new());
     for (source, kernels) in modules()? {
-        let made = clang.compile(&source, Target::Gfx942)?;
+        let made = clang.compile(&source, Target::Gfx942, None)?;
         let report = report(&made);
         for (kernel, lds) in kernels {
             let Some(r) = report.get(&kernel) else {
@@ -112,7 +112,7 @@ fn instructions() -> Result<(), Outcome> {
     let mut failures = Vec::new();
     for (source, _) in modules()?.into_iter().filter(|(s, _)| matches!(s.file, "matvec.hip" | "matmul.hip")) {
         let want: &[&str] = if source.file == "matmul.hip" { &["v_mfma_i32_16x16x32_i8"] } else { &["v_dot4"] };
-        let made = clang.compile(&source, Target::Gfx942)?;
+        let made = clang.compile(&source, Target::Gfx942, None)?;
         for w in want {
             if !made.listing.contains(w) {
                 failures.push(format!("{source}: no {w}"));
@@ -144,7 +144,7 @@ fn nvidia() -> Result<(), Outcome> {
 /// What `greta plan` prints of a model: a decode step, and a chunk of a prompt.
 fn lowering() -> Result<(), Outcome> {
     let model = Model::open(&synth_tiny("Q4_K_M")?)?;
-    let backend = Hip::open(":gfx942", 1)?;
+    let backend = Hip::open(":gfx942", HipOptions::threads(1))?;
     for (name, arith, at) in [
         ("decode", Arithmetic::Int8, StepSize { tokens: 1, rows: 1, context: 200 }),
         ("prefill", Arithmetic::Int8, StepSize { tokens: 64, rows: 1, context: 64 }),
@@ -167,11 +167,11 @@ fn lowering() -> Result<(), Outcome> {
 fn names() -> Result<(), Outcome> {
     let mut failures = Vec::new();
     for bad in [":abacus", ":gfx942:1", ":gfx906"] {
-        if Hip::open(bad, 1).is_ok() {
+        if Hip::open(bad, HipOptions::threads(1)).is_ok() {
             failures.push(format!("hip{bad} was opened"));
         }
     }
-    if let Ok(b) = Hip::open(":gfx942", 1) {
+    if let Ok(b) = Hip::open(":gfx942", HipOptions::threads(1)) {
         let model = Model::open(&synth_tiny("Q4_0")?)?;
         if Engine::new(std::sync::Arc::new(model), &b, &EngineOptions::default()).is_ok() {
             failures.push("a target was run on".into());

@@ -2,8 +2,8 @@
 
 use greta_backend::Backend;
 use greta_cpu::{Cpu, CpuOptions};
-use greta_hip::Hip;
 use greta_hip::compile::Clang;
+use greta_hip::{Hip, HipOptions};
 use greta_models::synth::{self, Mix, SynthSpec};
 use greta_models::{Engine, EngineOptions, Model};
 use libtest_mimic::{Completion, Failed, Trial};
@@ -106,7 +106,7 @@ pub fn hip_sim(threads: usize) -> Result<Hip, Outcome> {
     if let Err(e) = Clang::get() {
         return Err(Outcome::Lacks(CLANG, PathBuf::from(format!("clang for gfx942 ({e})"))));
     }
-    Ok(Hip::open(":sim", threads)?)
+    Ok(Hip::open(":sim", HipOptions::threads(threads))?)
 }
 
 /// Opens and compiles a model.

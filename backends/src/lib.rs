@@ -19,4 +19,4 @@ pub use fault::{Fault, Injection};
 pub use kv::{KvConfig, KvError, KvOps, PageTable, SeqId};
 pub use route::RouteRule;
 pub use taps::{NoTaps, Phase, RowData, StepAt, TapRow, TapSink};
-pub use traits::{Backend, CompileOptions, Executable, Lowered, Session, StepSize, WeightView, Weights};
+pub use traits::{Backend, CompileOptions, Executable, KernelProfile, Lowered, Session, StepSize, WeightView, Weights};

@@ -82,6 +82,21 @@ pub struct Lowered {
     pub flops: u64,
 }
 
+/// What all launches of one kernel cost since its backend was opened.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct KernelProfile {
+    /// The kernel's source and what is defined for it.
+    pub module: String,
+    /// The kernel.
+    pub kernel: String,
+    /// How often it ran.
+    pub launches: u64,
+    /// Time it took: of the device, or of the host that emulates one.
+    pub seconds: f64,
+    /// What the driver counts, by name.
+    pub counters: Vec<(&'static str, u64)>,
+}
+
 /// A kind of device.
 pub trait Backend: Send + Sync {
     /// The name users give: `cpu`.
@@ -105,6 +120,11 @@ pub trait Backend: Send + Sync {
     /// no device and no weight is touched.
     fn lowering(&self, _: &Plan, _: &StepSize, _: &[RouteRule]) -> Result<Option<Vec<Lowered>>, BackendError> {
         Ok(None)
+    }
+
+    /// What kernels cost so far, where the backend counts; the costliest first.
+    fn profile(&self) -> Vec<KernelProfile> {
+        Vec::new()
     }
 
     /// Prepares weights and kernels.

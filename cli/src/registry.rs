@@ -2,7 +2,7 @@
 
 use greta_backend::{Backend, BackendError};
 use greta_cpu::{Cpu, CpuOptions, MOST_THREADS};
-use greta_hip::Hip;
+use greta_hip::{Hip, HipOptions};
 use greta_reference::Reference;
 
 /// What a backend is opened with.
@@ -46,7 +46,7 @@ pub const BACKENDS: &[BackendEntry] = &[
     BackendEntry {
         name: "hip",
         about: "kernels for AMD's MI300X; hip:sim executes their machine code on the host, hip:gfx942 only plans",
-        open: |which, o| Ok(Box::new(Hip::open(which, host_threads(o))?)),
+        open: |which, o| Ok(Box::new(Hip::open(which, HipOptions::threads(host_threads(o)))?)),
         threads: host_threads,
         devices: true,
     },

@@ -4,6 +4,7 @@ use crate::Target;
 use crate::driver::DriverError;
 use crate::kernels::Source;
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,9 @@ use std::sync::OnceLock;
 pub const CLANG_VARIABLE: &str = "GRETA_CLANG";
 /// Where compiled kernels are kept, in place of the user's cache folder.
 pub const CACHE_VARIABLE: &str = "GRETA_KERNEL_CACHE";
+
+/// A folder with the kernels' sources, in place of those in the binary.
+pub const KERNELS_VARIABLE: &str = "GRETA_KERNELS";
 
 /// Versions of clang that know gfx942, the newest first.
 const VERSIONS: std::ops::RangeInclusive<u32> = 18..=24;
@@ -60,14 +64,14 @@ impl Clang {
         let flags = "-x cuda --cuda-gpu-arch=sm_90 --cuda-device-only -nocudainc -nocudalib -S -O1 -std=c++17 \
                      -ffp-contract=off -Wno-unknown-cuda-version -Wno-pass-failed --cuda-feature=+ptx80";
         let flags: Vec<&str> = flags.split_whitespace().collect();
-        let out = self.call(&work, source, flags, "module.ptx")?;
+        let out = self.call(&work, source, &texts(source, None)?, flags, "module.ptx")?;
         String::from_utf8(out.0).map_err(|e| DriverError::Call { call: "reading PTX", why: e.to_string() })
     }
 
     /// Flags every module is compiled with: no ROCm headers, no contraction, source lines for the emulator's errors.
     fn flags(target: Target) -> Vec<String> {
         let flags = "-x hip --cuda-device-only --no-gpu-bundle-output -nogpuinc -nogpulib -ffp-contract=off \
-                     -fno-math-errno -O3 -std=c++17 -mcode-object-version=5 -gline-tables-only \
+                     -fno-math-errno -O3 -std=c++17 -mcode-object-version=5 -gline-tables-only -fdebug-compilation-dir=kernels \
                      -Rpass-analysis=kernel-resource-usage -Wno-pass-failed";
         let mut flags: Vec<String> = flags.split_whitespace().map(String::from).collect();
         flags.push(format!("--offload-arch={target}"));
@@ -75,13 +79,16 @@ impl Clang {
     }
 
     /// Compiles a module, or takes it from the cache.
-    pub fn compile(&self, source: &Source, target: Target) -> Result<CodeObject, DriverError> {
-        let key = self.key(source, target);
+    ///
+    /// `from`: a folder to read the sources from, in place of those in the binary.
+    pub fn compile(&self, source: &Source, target: Target, from: Option<&Path>) -> Result<CodeObject, DriverError> {
+        let texts = texts(source, from)?;
+        let key = self.key(source, &texts, target);
         let folder = cache_folder();
         if let Some(found) = folder.as_deref().and_then(|f| load(f, &key)) {
             return Ok(found);
         }
-        let made = self.run(source, target)?;
+        let made = self.run(source, &texts, target)?;
         // A cache that can't be written costs time, nothing else.
         if let Some(folder) = folder {
             let _ = store(&folder, &key, &made);
@@ -89,12 +96,12 @@ impl Clang {
         Ok(made)
     }
 
-    fn key(&self, source: &Source, target: Target) -> String {
+    fn key(&self, source: &Source, texts: &Texts, target: Target) -> String {
         let mut hash = Sha256::new();
         hash.update(format!("{} {source} {:?}", self.version, Self::flags(target)));
-        for (name, text) in source.texts() {
+        for (name, text) in texts {
             hash.update(name);
-            hash.update(text);
+            hash.update(&**text);
         }
         let mut key = source.file.replace(".hip", "-");
         hash.finalize().iter().take(12).for_each(|b| {
@@ -104,9 +111,9 @@ impl Clang {
         key
     }
 
-    fn run(&self, source: &Source, target: Target) -> Result<CodeObject, DriverError> {
+    fn run(&self, source: &Source, texts: &Texts, target: Target) -> Result<CodeObject, DriverError> {
         let work = WorkFolder::new()?;
-        let (code, said) = self.call(&work, source, Self::flags(target), "module.co")?;
+        let (code, said) = self.call(&work, source, texts, Self::flags(target), "module.co")?;
         let mut dump = Command::new(&self.objdump);
         let dump = dump.args(["-d", "-l", &format!("--mcpu={target}")]).arg(work.0.join("module.co"));
         let listing = text(dump.output().map_err(|e| io("running llvm-objdump", &e))?, source)?;
@@ -121,11 +128,12 @@ impl Clang {
         &self,
         work: &WorkFolder,
         source: &Source,
+        texts: &Texts,
         flags: impl IntoIterator<Item = impl AsRef<OsStr>>,
         out: &str,
     ) -> Result<(Vec<u8>, String), DriverError> {
-        for (name, text) in source.texts() {
-            std::fs::write(work.0.join(name), text).map_err(|e| io("writing the sources", &e))?;
+        for (name, text) in texts {
+            std::fs::write(work.0.join(name), &**text).map_err(|e| io("writing the sources", &e))?;
         }
         let mut command = Command::new(&self.clang);
         command.current_dir(&work.0).args(flags);
@@ -152,6 +160,23 @@ fn text(out: Output, source: &Source) -> Result<String, DriverError> {
     }
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
     Err(DriverError::Compile { source_name: source.to_string(), text })
+}
+
+/// A module's file and the headers: names and texts.
+type Texts = Vec<(&'static str, Cow<'static, str>)>;
+
+fn texts(source: &Source, from: Option<&Path>) -> Result<Texts, DriverError> {
+    let read = |(name, text): &'static (&str, &str)| match from {
+        None => Ok((*name, Cow::Borrowed(*text))),
+        Some(folder) => {
+            let path = folder.join(name);
+            let text = std::fs::read_to_string(&path).map_err(|e| {
+                DriverError::Absent(format!("{}: {e}; {KERNELS_VARIABLE} names a folder", path.display()))
+            })?;
+            Ok((*name, Cow::Owned(text)))
+        }
+    };
+    source.texts().map(read).collect()
 }
 
 fn io(what: &'static str, e: &std::io::Error) -> DriverError {

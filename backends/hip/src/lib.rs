@@ -12,20 +12,38 @@ pub mod kernels;
 mod kv;
 pub mod lower;
 mod memory;
-mod profile;
 mod session;
 mod taps;
 mod target;
 
-pub use profile::{KernelCost, Profile};
 pub use target::Target;
 
 use driver::sim::Sim;
 use driver::{Device, Driver, DriverError};
-use greta_backend::{Backend, BackendError, CompileOptions, Executable, Lowered, RouteRule, StepSize, Weights};
+use greta_backend::{
+    Backend, BackendError, CompileOptions, Executable, KernelProfile, Lowered, RouteRule, StepSize, Weights,
+};
 use greta_graph::{Pass, Plan};
 use greta_ops::{Op, TensorDesc};
+use std::path::PathBuf;
 use std::sync::Arc;
+
+/// How to use a device.
+#[derive(Clone, Debug)]
+pub struct HipOptions {
+    /// Threads of the host, for the emulator.
+    pub threads: usize,
+    /// A folder with the kernels' sources, in place of those in the binary; `GRETA_KERNELS` by default.
+    pub kernels: Option<PathBuf>,
+}
+
+impl HipOptions {
+    /// With this many threads of the host.
+    pub fn threads(threads: usize) -> HipOptions {
+        let kernels = std::env::var_os(compile::KERNELS_VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from);
+        HipOptions { threads, kernels }
+    }
+}
 
 /// The backend on one device, or for a target alone.
 pub struct Hip {
@@ -37,10 +55,10 @@ pub struct Hip {
 impl Hip {
     /// Opens a device. `which` is what the user wrote after `hip`: nothing for the best there is, `:sim` or `:sim:0` for a
     /// driver and its device, `:gfx942` for a target that is planned for and not run on.
-    pub fn open(which: &str, threads: usize) -> Result<Hip, BackendError> {
+    pub fn open(which: &str, options: HipOptions) -> Result<Hip, BackendError> {
         let mut words = which.split(':').skip(1);
         let (word, ordinal) = (words.next(), words.next());
-        let sim = Sim { threads };
+        let sim = Sim { threads: options.threads, kernels: options.kernels };
         let (name, driver): (_, &dyn Driver) = match word {
             None | Some("sim") => ("hip:sim", &sim),
             Some(other) => match Target::from_name(other) {
@@ -99,6 +117,10 @@ impl Backend for Hip {
 
     fn lowering(&self, plan: &Plan, at: &StepSize, routes: &[RouteRule]) -> Result<Option<Vec<Lowered>>, BackendError> {
         executable::lowering(plan, self.target, at, routes).map(Some)
+    }
+
+    fn profile(&self) -> Vec<KernelProfile> {
+        self.device.as_ref().map_or(Vec::new(), |d| d.profile())
     }
 
     fn compile(

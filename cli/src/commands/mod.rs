@@ -15,6 +15,7 @@ mod logits;
 mod perplexity;
 mod plan;
 mod probe;
+mod profile;
 mod replay;
 mod report;
 mod run;
@@ -45,6 +46,7 @@ enum Command {
     Logits(logits::Logits),
     Perplexity(perplexity::Perplexity),
     Bench(bench::Bench),
+    Profile(profile::ProfileCommand),
     Synth(synth::Synth),
     Trace(trace::Trace),
     Diff(diff::DiffCommand),
@@ -72,6 +74,7 @@ impl Cli {
             Command::Logits(c) => c.run(),
             Command::Perplexity(c) => c.run(),
             Command::Bench(c) => c.run(),
+            Command::Profile(c) => c.run(),
             Command::Synth(c) => c.run(),
             Command::Trace(c) => c.run(),
             Command::Diff(c) => c.run(),

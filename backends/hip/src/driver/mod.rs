@@ -6,7 +6,7 @@ pub mod sim;
 
 use crate::Target;
 use crate::kernels::Source;
-use crate::profile::Profile;
+use greta_backend::KernelProfile;
 use std::sync::Arc;
 
 /// An address in a device's memory.
@@ -133,8 +133,8 @@ pub trait Device: Send + Sync {
     fn stream(&self) -> Result<Box<dyn Stream>, DriverError>;
 
     /// What each kernel cost since the device was opened, where the driver counts.
-    fn profile(&self) -> Option<Profile> {
-        None
+    fn profile(&self) -> Vec<KernelProfile> {
+        Vec::new()
     }
 }
 

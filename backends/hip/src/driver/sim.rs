@@ -3,13 +3,15 @@
 //! A launch runs when it is made, so streams and events are in order by themselves.
 
 use super::{Captured, Device, DeviceInfo, Driver, DriverError, Event, Function, Pointer, Size, Stream};
+use crate::Target;
 use crate::compile::Clang;
 use crate::kernels::Source;
-use crate::{Target, profile::Profile};
+use greta_backend::KernelProfile;
 use greta_gfx942::{Counts, Launch, Memory, Program};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Memory the emulated device has: as much of it is promised as the host can give.
 const MEMORY: u64 = 192 << 30;
@@ -17,10 +19,12 @@ const MEMORY: u64 = 192 << 30;
 const UNITS: u32 = 304;
 
 /// The driver.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Sim {
     /// Host threads.
     pub threads: usize,
+    /// A folder with the kernels' sources, in place of those in the binary.
+    pub kernels: Option<PathBuf>,
 }
 
 impl Driver for Sim {
@@ -42,6 +46,7 @@ impl Driver for Sim {
             info: self.info(),
             memory: Memory::new(MEMORY),
             threads: self.threads,
+            kernels: self.kernels.clone(),
             modules: Mutex::default(),
             functions: RwLock::default(),
             profile: Mutex::default(),
@@ -68,9 +73,10 @@ struct Shared {
     info: DeviceInfo,
     memory: Memory,
     threads: usize,
+    kernels: Option<PathBuf>,
     modules: Mutex<HashMap<Source, Arc<Program>>>,
     functions: RwLock<Vec<Kernel>>,
-    profile: Mutex<Profile>,
+    profile: Mutex<BTreeMap<(String, String), Cost>>,
 }
 
 /// A lock whose holder panicked guards nothing that could be half done here.
@@ -109,7 +115,7 @@ impl Device for SimDevice {
             match modules.get(source) {
                 Some(program) => program.clone(),
                 None => {
-                    let made = Clang::get()?.compile(source, Target::Gfx942)?;
+                    let made = Clang::get()?.compile(source, Target::Gfx942, self.0.kernels.as_deref())?;
                     let program = Program::load(&made.code, &made.listing)
                         .map_err(|e| DriverError::Module { module: source.to_string(), why: e.to_string() })?;
                     let program = Arc::new(program);
@@ -134,8 +140,53 @@ impl Device for SimDevice {
         Ok(Box::new(SimStream { device: self.0.clone(), events: Vec::new(), noted: None, captured: Vec::new() }))
     }
 
-    fn profile(&self) -> Option<Profile> {
-        Some(lock(&self.0.profile).clone())
+    fn profile(&self) -> Vec<KernelProfile> {
+        let costs = lock(&self.0.profile);
+        let mut list: Vec<KernelProfile> = costs.iter().map(|((module, kernel), c)| c.named(module, kernel)).collect();
+        list.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+        list
+    }
+}
+
+/// What all launches of one kernel cost.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    launches: u64,
+    time: Duration,
+    counts: Counts,
+}
+
+impl Cost {
+    fn named(&self, module: &str, kernel: &str) -> KernelProfile {
+        let c = &self.counts;
+        KernelProfile {
+            module: module.into(),
+            kernel: kernel.into(),
+            launches: self.launches,
+            seconds: self.time.as_secs_f64(),
+            counters: vec![
+                ("instructions", c.instructions()),
+                ("valu", c.valu),
+                ("salu", c.salu),
+                ("mfma", c.mfma),
+                ("dot", c.dot),
+                ("lds", c.lds),
+                ("lds_conflict_cycles", c.lds_bank_conflict_cycles),
+                ("loads", c.vmem_load),
+                ("stores", c.vmem_store),
+                ("scalar_loads", c.smem),
+                ("branches", c.branch),
+                ("atomics", c.atomic),
+                ("barriers", c.barrier),
+                ("waits", c.wait),
+                ("other", c.other),
+                ("bytes_read", c.global_bytes_read),
+                ("bytes_written", c.global_bytes_written),
+                ("waves", c.waves),
+                ("workgroups", c.workgroups),
+                ("lds_bytes", c.lds_bytes),
+            ],
+        }
     }
 }
 
@@ -162,7 +213,11 @@ impl SimStream {
         let start = Instant::now();
         let counts: Counts = greta_gfx942::run(&k.program, &self.device.memory, &launch, self.device.threads)
             .map_err(|fault| DriverError::Fault(fault.to_string()))?;
-        lock(&self.device.profile).add(&k.source, &k.name, start.elapsed(), &counts);
+        let mut costs = lock(&self.device.profile);
+        let cost = costs.entry((k.source, k.name)).or_default();
+        cost.launches += 1;
+        cost.time += start.elapsed();
+        cost.counts += counts;
         Ok(())
     }
 
