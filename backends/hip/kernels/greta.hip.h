@@ -22,6 +22,13 @@
 #endif
 #endif
 #define KERNEL extern "C" __global__
+// Before a kernel that waits for memory: so many waves on a SIMD are enough, so that the compiler takes the registers to
+// have all loads under way before the first is used. It saves them for more waves otherwise.
+#if GRETA_AMD
+#define ENOUGH_WAVES(n) __attribute__((amdgpu_waves_per_eu(1, n)))
+#else
+#define ENOUGH_WAVES(n)
+#endif
 #define DEV static __device__ inline __attribute__((always_inline))
 
 typedef unsigned char u8;
