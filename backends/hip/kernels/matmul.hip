@@ -85,6 +85,9 @@ DEV void add_stage(const Stage &s, u32 down, u32 across, float acc[OUTPUTS]) {
   }
 }
 
+// The chain that is summed as number `i`: i with its five bits reversed.
+DEV u32 chain_at(u32 i) { return (i & 1) << 4 | (i & 2) << 2 | (i & 4) | (i & 8) >> 2 | (i & 16) >> 4; }
+
 // Sums the 2^LEVEL chains below a node of the tree, of which `chain` is the first; `add_chain` sums one.
 //
 // Loops, so that the code of a chain is there once, and one array a level, so that all of it is in registers.
@@ -115,24 +118,32 @@ KERNEL __launch_bounds__(256) void matmul_int8(float *out, const u8 *w, const i8
   u32 down = wave % 2 * DOWN * TILE, across = wave / 2 * ACROSS * TILE;
 
   // What this thread brings. Rows past the end repeat the last one; only their stores are left out.
-  u32 mine = thread_x() % BLOCK, stage = thread_x() / BLOCK;
-  u64 row = first_row + mine < n ? first_row + mine : n - 1;
-  u64 token = first_token + mine < t ? first_token + mine : t - 1;
+  u32 side_row = thread_x() % BLOCK, stage = thread_x() / BLOCK;
+  u64 row = first_row + side_row < n ? first_row + side_row : n - 1;
+  u64 token = first_token + side_row < t ? first_token + side_row : t - 1;
   const u8 *w_row = w + row * row_bytes(k);
   const i8 *x_row = codes + token * k;
   const float *x_scales = scales + token * groups;
 
   float acc[OUTPUTS];
+  // The chains' groups in the order they are added are numbered; this thread brings numbers `stage`, `stage` + STAGES ...
+  // Every chain counts as long as the longest, so that a number has its place without a division.
+  u32 length = (groups + CHAINS - 1) / CHAINS;
+  u32 next_chain = 0, next = stage, number = 0;
   auto add_chain = [&](u32 chain, float *acc) {
-    for (u32 first = chain; first < groups; first += STAGES * CHAINS) {
-      u32 b = first + stage * CHAINS;
-      if (b < groups) {
-        bring_weights(stages[stage], mine, w_row, b);
-        bring_acts(stages[stage], mine, x_row + (u64)b * 32, x_scales[b]);
+    for (u32 b = chain, end = chain + length * CHAINS; b < end; b += CHAINS, number++) {
+      if (number % STAGES == 0) {
+        barrier(); // all waves are through with the last ones
+        for (; next >= length; next -= length) next_chain++;
+        u32 mine = chain_at(next_chain) + next * CHAINS;
+        if (next_chain < CHAINS && mine < groups) {
+          bring_weights(stages[stage], side_row, w_row, mine);
+          bring_acts(stages[stage], side_row, x_row + (u64)mine * 32, x_scales[mine]);
+        }
+        next += STAGES;
+        barrier();
       }
-      barrier();
-      for (u32 s = 0; s < STAGES && first + s * CHAINS < groups; s++) add_stage(stages[s], down, across, acc);
-      barrier();
+      if (b < groups) add_stage(stages[number % STAGES], down, across, acc);
     }
   };
   sum_tree<LEVELS>(0, acc, add_chain);
