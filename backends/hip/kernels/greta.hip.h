@@ -16,9 +16,9 @@
 #define __device__ __attribute__((device))
 #define __shared__ __attribute__((shared))
 #if GRETA_AMD
-#define __launch_bounds__(threads) __attribute__((amdgpu_flat_work_group_size(1, threads)))
+#define __launch_bounds__(threads, ...) __attribute__((amdgpu_flat_work_group_size(1, threads)))
 #else
-#define __launch_bounds__(threads) __attribute__((launch_bounds(threads)))
+#define __launch_bounds__(...) __attribute__((launch_bounds(__VA_ARGS__)))
 #endif
 #endif
 #define KERNEL extern "C" __global__

@@ -11,7 +11,7 @@
 constexpr u32 BLOCK = 64; // tokens, and rows of weights, a workgroup
 constexpr u32 STAGES = 4; // groups in shared memory at a time: a thread brings one row's group of either side
 constexpr u32 LEVELS = 5; // of the tree
-constexpr u32 LENGTH = plane_length(BLOCK);
+constexpr u32 LENGTH = BLOCK + PLANE_PADDING;
 
 // The waves are two down (tokens) and the rest across (rows of weights).
 constexpr u32 WAVES_ACROSS = 256 / WAVE / 2;
@@ -98,7 +98,7 @@ template <u32 LEVEL, class AddChain> DEV void sum_tree(u32 chain, float acc[OUTP
     add_chain(chain, acc);
   } else {
     float waiting[OUTPUTS];
-#pragma nounroll
+#pragma unroll 1
     for (u32 second = 0; second < 2; second++) {
       sum_tree<LEVEL - 1>(chain + (second << (LEVELS - LEVEL)), acc, add_chain);
 #pragma unroll
@@ -110,8 +110,8 @@ template <u32 LEVEL, class AddChain> DEV void sum_tree(u32 chain, float acc[OUTP
   }
 }
 
-KERNEL __launch_bounds__(256) void matmul_int8(float *out, const u8 *w, const i8 *codes, const float *scales, u32 n,
-                                               u32 k, u32 t) {
+KERNEL __launch_bounds__(256, 1) void matmul_int8(float *out, const u8 *w, const i8 *codes, const float *scales, u32 n,
+                                                  u32 k, u32 t) {
   __shared__ Stage stages[STAGES];
   u32 groups = k / 32, first_row = block_x() * BLOCK, first_token = block_y() * BLOCK;
   u32 wave = thread_x() / WAVE;

@@ -58,7 +58,8 @@ template <bool, class Use> DEV void for_each_four(const u8 *row, u32 unit, u32, 
 #pragma unroll
   for (u32 i = 0; i < 8; i++) {
     u32 half = SUB16 ? i / 4 : 0;
-    float scale = s.d * (float)s.sub[half], min = s.dmin * (float)s.min[half], v[4];
+    float scale = s.d * (float)s.sub[half], v[4];
+    [[maybe_unused]] float min = s.dmin * (float)s.min[half];
 #pragma unroll
     for (u32 j = 0; j < 4; j++) {
       u32 byte = w[i] >> 8 * j & 255;
