@@ -57,6 +57,11 @@ DEV void add_stage(const Stage &s, u32 down, u32 across, float acc[OUTPUTS]) {
   for (u32 i = 0; i < DOWN; i++) x[i] = load_fragment(s.x, LENGTH, down + i * TILE);
 #pragma unroll
   for (u32 j = 0; j < ACROSS; j++) w[j] = load_fragment(s.w, LENGTH, across + j * TILE);
+  // Pointers to a lane's first row and column: what follows is at constant offsets, and neighbours are read together.
+  u32 row = down + first_row(), column = across + first_column();
+  const float *x_scale = s.x_scale + row, *scaled_sum = s.scaled_sum + row;
+  const float *w_scale = s.w_scale + column, *minus_min = s.minus_min + column;
+  const u32 *sums = s.sums + row, *subs = s.subs + column, *mins = s.mins + column;
 #pragma unroll
   for (u32 j = 0; j < ACROSS; j++) {
 #pragma unroll
@@ -70,13 +75,13 @@ DEV void add_stage(const Stage &s, u32 down, u32 across, float acc[OUTPUTS]) {
       }
 #pragma unroll
       for (u32 r = 0; r < TILE_REGS; r++) {
-        u32 row = down + i * TILE + tile_row(r), column = across + j * TILE + tile_column(r);
-        GroupScales ws = {s.w_scale[column], 0.0f, 0, 0};
-        GroupActs xs = {s.x_scale[row], 0.0f, 0};
-        if constexpr (HAS_MIN) ws.minus_min = s.minus_min[column];
-        if constexpr (SUB16) ws.subs = s.subs[column];
-        if constexpr (HAS_MIN && SUB16) ws.mins = s.mins[column], xs.sums = s.sums[row];
-        if constexpr (HAS_MIN && !SUB16) xs.scaled_sum = s.scaled_sum[row];
+        u32 at = i * TILE + row_step(r), n = j * TILE + column_step(r);
+        GroupScales ws = {w_scale[n], 0.0f, 0, 0};
+        GroupActs xs = {x_scale[at], 0.0f, 0};
+        if constexpr (HAS_MIN) ws.minus_min = minus_min[n];
+        if constexpr (SUB16) ws.subs = subs[n];
+        if constexpr (HAS_MIN && SUB16) ws.mins = mins[n], xs.sums = sums[at];
+        if constexpr (HAS_MIN && !SUB16) xs.scaled_sum = scaled_sum[at];
         i32 dot[2] = {sum_at(dots[0], r), sum_at(dots[SUBS - 1], r)};
         float &out = acc[(j * DOWN + i) * TILE_REGS + r];
         out = add_group(out, dot, ws, xs);
@@ -113,14 +118,14 @@ template <u32 LEVEL, class AddChain> DEV void sum_tree(u32 chain, float acc[OUTP
 KERNEL __launch_bounds__(256, 1) void matmul_int8(float *out, const u8 *w, const i8 *codes, const float *scales, u32 n,
                                                   u32 k, u32 t) {
   __shared__ Stage stages[STAGES];
-  u32 groups = k / 32, first_row = block_x() * BLOCK, first_token = block_y() * BLOCK;
+  u32 groups = k / 32, row0 = block_x() * BLOCK, token0 = block_y() * BLOCK;
   u32 wave = thread_x() / WAVE;
   u32 down = wave % 2 * DOWN * TILE, across = wave / 2 * ACROSS * TILE;
 
   // What this thread brings. Rows past the end repeat the last one; only their stores are left out.
   u32 side_row = thread_x() % BLOCK, stage = thread_x() / BLOCK;
-  u64 row = first_row + side_row < n ? first_row + side_row : n - 1;
-  u64 token = first_token + side_row < t ? first_token + side_row : t - 1;
+  u64 row = row0 + side_row < n ? row0 + side_row : n - 1;
+  u64 token = token0 + side_row < t ? token0 + side_row : t - 1;
   const u8 *w_row = w + row * row_bytes(k);
   const i8 *x_row = codes + token * k;
   const float *x_scales = scales + token * groups;
@@ -148,13 +153,15 @@ KERNEL __launch_bounds__(256, 1) void matmul_int8(float *out, const u8 *w, const
   };
   sum_tree<LEVELS>(0, acc, add_chain);
 
+  token0 += down + first_row();
+  row0 += across + first_column();
 #pragma unroll
   for (u32 j = 0; j < ACROSS; j++) {
 #pragma unroll
     for (u32 i = 0; i < DOWN; i++) {
 #pragma unroll
       for (u32 r = 0; r < TILE_REGS; r++) {
-        u32 at = first_token + down + i * TILE + tile_row(r), column = first_row + across + j * TILE + tile_column(r);
+        u32 at = token0 + i * TILE + row_step(r), column = row0 + j * TILE + column_step(r);
         if (at < t && column < n) out[(u64)at * n + column] = acc[(j * DOWN + i) * TILE_REGS + r];
       }
     }

@@ -47,9 +47,11 @@ template <u32 HALF> DEV Sums multiply_half(Fragment rows, Fragment columns) {
   return multiply(rows, {columns.bytes & (HALF ? 0xffffffffull << 32 : 0xffffffffull)});
 }
 DEV i32 sum_at(const Sums &s, u32 reg) { return s.v[reg]; }
-// Where a lane's outputs are.
-DEV u32 tile_row(u32 reg) { return lane_id() / 16 * 4 + reg; }
-DEV u32 tile_column(u32) { return lane_id() % 16; }
+// Where a lane's outputs are: the first one's place, and how far from it the others are.
+DEV u32 first_row() { return lane_id() / 16 * 4; }
+DEV u32 first_column() { return lane_id() % 16; }
+DEV u32 row_step(u32 reg) { return reg; }
+DEV u32 column_step(u32) { return 0; }
 
 #else
 
@@ -91,7 +93,9 @@ template <u32 HALF> DEV Sums multiply_half(Fragment rows, Fragment columns) {
   return s;
 }
 DEV i32 sum_at(const Sums &s, u32 reg) { return s.v[reg]; }
-DEV u32 tile_row(u32 reg) { return lane_id() / 4 + reg / 2 % 2 * 8; }
-DEV u32 tile_column(u32 reg) { return lane_id() % 4 * 2 + reg % 2 + reg / 4 * 8; }
+DEV u32 first_row() { return lane_id() / 4; }
+DEV u32 first_column() { return lane_id() % 4 * 2; }
+DEV u32 row_step(u32 reg) { return reg / 2 % 2 * 8; }
+DEV u32 column_step(u32 reg) { return reg % 2 + reg / 4 * 8; }
 
 #endif
