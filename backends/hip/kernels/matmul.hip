@@ -18,6 +18,10 @@ constexpr u32 WAVES_ACROSS = 256 / WAVE / 2;
 constexpr u32 DOWN = BLOCK / TILE / 2, ACROSS = BLOCK / TILE / WAVES_ACROSS; // tiles a wave
 constexpr u32 OUTPUTS = DOWN * ACROSS * TILE_REGS;                           // a lane
 
+// A float whose unit in the last place is 1 for 2^22 either way: bits counted up from it are an integer converted to
+// float, one subtraction away. A dot of 32 signed bytes is 2^19 at most.
+constexpr float DOT_BIAS = 12582912.0f;
+
 // One group of all rows; what a format has no use for takes no room.
 struct Stage {
   Bytes8 w[4 * LENGTH], x[4 * LENGTH];
@@ -66,12 +70,13 @@ DEV void add_stage(const Stage &s, u32 down, u32 across, float acc[OUTPUTS]) {
   for (u32 j = 0; j < ACROSS; j++) {
 #pragma unroll
     for (u32 i = 0; i < DOWN; i++) {
-      Sums dots[SUBS];
+      // [SUB16] the halves' dots; otherwise the dot, as a float with DOT_BIAS on top
+      Sums dots[2];
       if constexpr (SUB16) {
         dots[0] = multiply_half<0>(x[i], w[j]);
-        dots[SUBS - 1] = multiply_half<1>(x[i], w[j]);
+        dots[1] = multiply_half<1>(x[i], w[j]);
       } else {
-        dots[0] = multiply(x[i], w[j]);
+        dots[0] = multiply(x[i], w[j], (i32)as_uint(DOT_BIAS));
       }
 #pragma unroll
       for (u32 r = 0; r < TILE_REGS; r++) {
@@ -82,9 +87,9 @@ DEV void add_stage(const Stage &s, u32 down, u32 across, float acc[OUTPUTS]) {
         if constexpr (SUB16) ws.subs = subs[n];
         if constexpr (HAS_MIN && SUB16) ws.mins = mins[n], xs.sums = sums[at];
         if constexpr (HAS_MIN && !SUB16) xs.scaled_sum = scaled_sum[at];
-        i32 dot[2] = {sum_at(dots[0], r), sum_at(dots[SUBS - 1], r)};
         float &out = acc[(j * DOWN + i) * TILE_REGS + r];
-        out = add_group(out, dot, ws, xs);
+        if constexpr (SUB16) out = add_group(out, sum_at(dots[0], r), sum_at(dots[1], r), ws, xs);
+        else out = add_group(out, as_float((u32)sum_at(dots[0], r)) - DOT_BIAS, ws, xs);
       }
     }
   }

@@ -38,7 +38,10 @@ template <u32 N, u32 TOKENS> DEV void add_groups(Tokens<TOKENS> &x, const u8 *w_
         // The offset as one more dot is cheaper than taking it off every code.
         if constexpr (OFFSET != 0) sum = dot4((u32)(256 - OFFSET) * 0x01010101u, v[j], sum);
       }
-      float sum = add_group(x.acc[token], dot, s, group_acts(v, x.scales[token][at]));
+      GroupActs a = group_acts(v, x.scales[token][at]);
+      float sum = x.acc[token];
+      if constexpr (SUB16) sum = add_group(sum, dot[0], dot[1], s, a);
+      else sum = add_group(sum, (float)dot[0], s, a);
       x.acc[token] = b < groups ? sum : x.acc[token];
     }
   }

@@ -39,12 +39,14 @@ DEV Fragment load_fragment(const Bytes8 *planes, u32 length, u32 first) {
   Bytes8 b = planes[lane / 16 * length + first + lane % 16];
   return {(u64)b.half[1] << 32 | b.half[0]};
 }
-DEV Sums multiply(Fragment rows, Fragment columns) {
-  return {__builtin_amdgcn_mfma_i32_16x16x32_i8((i64)rows.bytes, (i64)columns.bytes, (I32x4){0, 0, 0, 0}, 0, 0, 0)};
+// The sums on top of `from`.
+DEV Sums multiply(Fragment rows, Fragment columns, i32 from) {
+  I32x4 c = {from, from, from, from};
+  return {__builtin_amdgcn_mfma_i32_16x16x32_i8((i64)rows.bytes, (i64)columns.bytes, c, 0, 0, 0)};
 }
 // The sums over one half of the 32 only.
 template <u32 HALF> DEV Sums multiply_half(Fragment rows, Fragment columns) {
-  return multiply(rows, {columns.bytes & (HALF ? 0xffffffffull << 32 : 0xffffffffull)});
+  return multiply(rows, {columns.bytes & (HALF ? 0xffffffffull << 32 : 0xffffffffull)}, 0);
 }
 DEV i32 sum_at(const Sums &s, u32 reg) { return s.v[reg]; }
 // Where a lane's outputs are: the first one's place, and how far from it the others are.
@@ -66,7 +68,7 @@ DEV Fragment load_fragment(const Bytes8 *planes, u32 length, u32 first) {
   const Bytes8 *p = planes + lane_id() % 4 * length + first + lane_id() / 4;
   return {p[0], p[8]};
 }
-DEV Sums multiply(Fragment rows, Fragment columns) {
+DEV Sums multiply(Fragment rows, Fragment columns, i32 from) {
   Sums s;
 #pragma unroll
   for (u32 i = 0; i < 2; i++) {
@@ -76,7 +78,7 @@ DEV Sums multiply(Fragment rows, Fragment columns) {
         "{%10, %10, %10, %10};"
         : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
         : "r"(rows.low.half[0]), "r"(rows.high.half[0]), "r"(rows.low.half[1]), "r"(rows.high.half[1]), "r"(c.half[0]),
-          "r"(c.half[1]), "r"(0));
+          "r"(c.half[1]), "r"(from));
   }
   return s;
 }
