@@ -74,7 +74,7 @@ DEV Sums multiply(Fragment rows, Fragment columns, i32 from) {
   for (u32 i = 0; i < 2; i++) {
     const Bytes8 &c = i ? columns.high : columns.low;
     i32 *d = s.v + 4 * i;
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%10, %10, %10, %10};"
         : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
         : "r"(rows.low.half[0]), "r"(rows.high.half[0]), "r"(rows.low.half[1]), "r"(rows.high.half[1]), "r"(c.half[0]),
@@ -88,7 +88,7 @@ template <u32 HALF> DEV Sums multiply_half(Fragment rows, Fragment columns) {
   for (u32 i = 0; i < 2; i++) {
     const Bytes8 &c = i ? columns.high : columns.low;
     i32 *d = s.v + 4 * i;
-    asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%7, %7, %7, %7};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%7, %7, %7, %7};"
         : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
         : "r"(rows.low.half[HALF]), "r"(rows.high.half[HALF]), "r"(c.half[HALF]), "r"(0));
   }
