@@ -2,8 +2,8 @@
 //
 //   out[t, n] = sum over k of w[n, k] * codes[t, k] * scales[t, k / 32]
 //
-// A workgroup makes 64 tokens x 64 rows of the weights. The 32 chains that matvec gives to 32 lanes (int8.hip.h) come one
-// after the other here, in an order in which sum32's tree folds as it goes: with the bits of the chains' numbers
+// A workgroup makes 64 tokens x 64 rows of the weights. The 32 chains that matvec gives to 32 lanes (int8.hip.h) come
+// one after the other here, in an order in which sum32's tree folds as it goes: with the bits of the chains' numbers
 // reversed, what the tree adds are neighbours, then pairs of neighbours and so on. One sum a level waits, at most.
 #include "int8.hip.h"
 #include "tile.hip.h"
@@ -136,7 +136,7 @@ KERNEL __launch_bounds__(256, 1) void matmul_int8(float *out, const u8 *w, const
   const float *x_scales = scales + token * groups;
 
   float acc[OUTPUTS];
-  // The chains' groups in the order they are added are numbered; this thread brings numbers `stage`, `stage` + STAGES ...
+  // The chains' groups are numbered in the order they are added; this thread brings every STAGES-th from `stage` on.
   // Every chain counts as long as the longest, so that a number has its place without a division.
   u32 length = (groups + CHAINS - 1) / CHAINS;
   u32 next_chain = 0, next = stage, number = 0;

@@ -16,8 +16,8 @@ template <u32 TOKENS> struct Tokens {
 
 // Adds N of a lane's units, of which `unit` is the first, to every token's sum.
 //
-// Without a branch, so that all N are on their way from memory before the first is used: a unit past the end is the last
-// one again, and left out of the sum.
+// Without a branch, so that all N are on their way from memory before the first is used: a unit past the end is the
+// last one again, and left out of the sum.
 template <u32 N, bool WHOLE, u32 TOKENS>
 DEV void add_units(Tokens<TOKENS> &tokens, const u8 *w_row, u32 unit, u32 k) {
   u32 units = units_of(k);
@@ -70,12 +70,12 @@ template <u32 TOKENS> DEV void matmul(float *out, const u8 *w, const float *x, u
   }
 }
 
-KERNEL __launch_bounds__(256) ENOUGH_WAVES(4) void matmul_exact_t1(float *out, const u8 *w, const float *x, u32 n, u32 k,
-                                                                   u32 t) {
+KERNEL __launch_bounds__(256) ENOUGH_WAVES(4) void matmul_exact_t1(float *out, const u8 *w, const float *x, u32 n,
+                                                                   u32 k, u32 t) {
   matmul<1>(out, w, x, n, k, t);
 }
 
-KERNEL __launch_bounds__(256) ENOUGH_WAVES(4) void matmul_exact_t4(float *out, const u8 *w, const float *x, u32 n, u32 k,
-                                                                   u32 t) {
+KERNEL __launch_bounds__(256) ENOUGH_WAVES(4) void matmul_exact_t4(float *out, const u8 *w, const float *x, u32 n,
+                                                                   u32 k, u32 t) {
   matmul<4>(out, w, x, n, k, t);
 }

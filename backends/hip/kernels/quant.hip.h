@@ -187,8 +187,8 @@ DEV Scales scales_of(const u8 *block, [[maybe_unused]] u32 g) {
   s.sub[0] = both & 15, s.min[0] = both >> 4 & 15;
   s.sub[1] = both >> 8 & 15, s.min[1] = both >> 12;
 #elif WEIGHT == Q3_K
-  // Sixteen 6-bit scales: nibbles of 8 bytes (the first eight's are the low ones), pairs of upper bits in 4 bytes. Those
-  // of a group are neighbours everywhere.
+  // Sixteen 6-bit scales: nibbles of 8 bytes (the first eight's are the low ones), pairs of upper bits in 4 bytes.
+  // Those of a group are neighbours everywhere.
   s.d = load_f16(block + 108);
   u32 low = *(const u16 *)(block + 96 + g % 4 * 2) >> g / 4 * 4;
   u32 high = *(const u16 *)(block + 104 + g % 2 * 2) >> g / 2 * 2;

@@ -26,8 +26,8 @@ DEV u64 row_bytes(u32 k) { return (u64)k * sizeof(Plain); }
 
 // Calls `use(i, values)` for every four values of a unit in ascending order; i is the first one's place in the row.
 //
-// Rows of whole units (`WHOLE`) are aligned to one, so that they are read 16 bytes at a time; others value by value, and
-// what is past the end is 0.
+// Rows of whole units (`WHOLE`) are aligned to one, so that they are read 16 bytes at a time; others value by value,
+// and what is past the end is 0.
 template <bool WHOLE, class Use> DEV void for_each_four(const u8 *row, u32 unit, u32 k, Use use) {
   const Plain *p = (const Plain *)row + (u64)unit * UNIT;
   struct alignas(16) Whole {
