@@ -4,8 +4,8 @@
 //   NVIDIA  mma.sync m16n8k32 (k16 for a half), twice, 8 outputs a lane
 //
 // Rows and columns lie in shared memory alike, as four planes of 8 bytes a row: plane p holds the words p and 4 + p of
-// the eight, that is four bytes of either half. Both machines then read a fragment as 8 bytes a lane (a sum does not mind
-// which lane has which bytes, if rows and columns agree), and the padding of a plane spreads the reads over the banks.
+// the eight, that is four bytes of either half. Both machines then read a fragment as 8 bytes a lane (a sum does not
+// mind which lane has which bytes, if rows and columns agree), and a plane's padding spreads the reads over the banks.
 #pragma once
 #include "greta.hip.h"
 
