@@ -1,6 +1,11 @@
 // Rows of a packed table as f32, a workgroup each. An id outside the table gives a row of NaN.
 #include "values.hip.h"
 
+template <bool WHOLE> DEV void decode(float *to, const u8 *row, u32 k) {
+  for (u32 unit = thread_x(); unit < units_of(k); unit += 256)
+    for_each_four<WHOLE>(row, unit, k, [&](u32 at, const float *v) { store_four<WHOLE>(to, at, k, v); });
+}
+
 KERNEL __launch_bounds__(256) void embed(float *out, const u8 *table, const i32 *ids, u32 table_rows, u32 k, u32 t) {
   u32 token = block_x();
   if (token >= t) return;
@@ -10,6 +15,7 @@ KERNEL __launch_bounds__(256) void embed(float *out, const u8 *table, const i32 
     for (u32 i = thread_x(); i < k; i += 256) to[i] = as_float(0x7fc00000);
     return;
   }
-  for (u32 unit = thread_x(); unit < units_of(k); unit += 256)
-    for_each_four(table + row * row_bytes(k), unit, k, [&](u32 at, const float *v) { store_four(to, at, k, v); });
+  const u8 *from = table + row * row_bytes(k);
+  if (whole_units(k)) decode<true>(to, from, k);
+  else decode<false>(to, from, k);
 }

@@ -16,12 +16,19 @@
 #define __device__ __attribute__((device))
 #define __shared__ __attribute__((shared))
 #if GRETA_AMD
-#define __launch_bounds__(threads) __attribute__((amdgpu_flat_work_group_size(1, threads)))
+#define __launch_bounds__(threads, ...) __attribute__((amdgpu_flat_work_group_size(1, threads)))
 #else
-#define __launch_bounds__(threads) __attribute__((launch_bounds(threads)))
+#define __launch_bounds__(...) __attribute__((launch_bounds(__VA_ARGS__)))
 #endif
 #endif
 #define KERNEL extern "C" __global__
+// Before a kernel that waits for memory: so many waves on a SIMD are enough, so that the compiler takes the registers to
+// have all loads under way before the first is used. It saves them for more waves otherwise.
+#if GRETA_AMD
+#define ENOUGH_WAVES(n) __attribute__((amdgpu_waves_per_eu(1, n)))
+#else
+#define ENOUGH_WAVES(n)
+#endif
 #define DEV static __device__ inline __attribute__((always_inline))
 
 typedef unsigned char u8;

@@ -32,8 +32,6 @@ DEV bool counts([[maybe_unused]] u32 b) {
 #endif
 }
 
-constexpr u32 SUBS = SUB16 ? 2 : 1;
-
 // Two integers of 16 bits.
 DEV u32 pair(i32 a, i32 b) { return ((u32)a & 0xffff) | (u32)b << 16; }
 DEV i32 pair_low(u32 p) { return (i32)(p << 16) >> 16; }
@@ -75,18 +73,20 @@ DEV GroupActs group_acts(const u32 x[8], float scale) {
 // a * b for factors of at most 24 bits, which multiply at full speed on AMD. (No dot of 16 codes needs more.)
 DEV i32 mul24(i32 a, i32 b) { return ((i32)((u32)a << 8) >> 8) * ((i32)((u32)b << 8) >> 8); }
 
-// One output's step; `dot` has SUBS sums.
-DEV float add_group(float acc, const i32 *dot, const GroupScales &w, const GroupActs &x) {
-  if constexpr (SUB16) {
-    i32 whole = mul24(dot[0], pair_low(w.subs)) + mul24(dot[1], pair_high(w.subs));
-    acc = fma_((float)whole, w.scale * x.scale, acc);
-    if constexpr (HAS_MIN) {
-      i32 mins = mul24(pair_low(x.sums), pair_low(w.mins)) + mul24(pair_high(x.sums), pair_high(w.mins));
-      acc = fma_((float)mins * w.minus_min, x.scale, acc);
-    }
-  } else {
-    acc = fma_((float)dot[0], w.scale * x.scale, acc);
-    if constexpr (HAS_MIN) acc = fma_(w.minus_min, x.scaled_sum, acc);
+// One output's step with one scale a group.
+DEV float add_group(float acc, float dot, const GroupScales &w, const GroupActs &x) {
+  acc = fma_(dot, w.scale * x.scale, acc);
+  if constexpr (HAS_MIN) acc = fma_(w.minus_min, x.scaled_sum, acc);
+  return acc;
+}
+
+// One output's step with two: the dots of the halves.
+DEV float add_group(float acc, i32 dot0, i32 dot1, const GroupScales &w, const GroupActs &x) {
+  i32 dot = mul24(dot0, pair_low(w.subs)) + mul24(dot1, pair_high(w.subs));
+  acc = fma_((float)dot, w.scale * x.scale, acc);
+  if constexpr (HAS_MIN) {
+    i32 mins = mul24(pair_low(x.sums), pair_low(w.mins)) + mul24(pair_high(x.sums), pair_high(w.mins));
+    acc = fma_((float)mins * w.minus_min, x.scale, acc);
   }
   return acc;
 }

@@ -2,8 +2,8 @@
 //
 //   out[t, n] = sum over k of w[n, k] * codes[t, k] * scales[t, k / 32]
 //
-// A workgroup makes 64 tokens x 64 rows of the weights. The 32 chains that matvec gives to 32 lanes (int8.hip.h) come one
-// after the other here, in an order in which sum32's tree folds as it goes: with the bits of the chains' numbers
+// A workgroup makes 64 tokens x 64 rows of the weights. The 32 chains that matvec gives to 32 lanes (int8.hip.h) come
+// one after the other here, in an order in which sum32's tree folds as it goes: with the bits of the chains' numbers
 // reversed, what the tree adds are neighbours, then pairs of neighbours and so on. One sum a level waits, at most.
 #include "int8.hip.h"
 #include "tile.hip.h"
@@ -11,12 +11,16 @@
 constexpr u32 BLOCK = 64; // tokens, and rows of weights, a workgroup
 constexpr u32 STAGES = 4; // groups in shared memory at a time: a thread brings one row's group of either side
 constexpr u32 LEVELS = 5; // of the tree
-constexpr u32 LENGTH = plane_length(BLOCK);
+constexpr u32 LENGTH = BLOCK + PLANE_PADDING;
 
 // The waves are two down (tokens) and the rest across (rows of weights).
 constexpr u32 WAVES_ACROSS = 256 / WAVE / 2;
 constexpr u32 DOWN = BLOCK / TILE / 2, ACROSS = BLOCK / TILE / WAVES_ACROSS; // tiles a wave
 constexpr u32 OUTPUTS = DOWN * ACROSS * TILE_REGS;                           // a lane
+
+// A float whose unit in the last place is 1 for 2^22 either way: bits counted up from it are an integer converted to
+// float, one subtraction away. A dot of 32 signed bytes is 2^19 at most.
+constexpr float DOT_BIAS = 12582912.0f;
 
 // One group of all rows; what a format has no use for takes no room.
 struct Stage {
@@ -57,33 +61,42 @@ DEV void add_stage(const Stage &s, u32 down, u32 across, float acc[OUTPUTS]) {
   for (u32 i = 0; i < DOWN; i++) x[i] = load_fragment(s.x, LENGTH, down + i * TILE);
 #pragma unroll
   for (u32 j = 0; j < ACROSS; j++) w[j] = load_fragment(s.w, LENGTH, across + j * TILE);
+  // Pointers to a lane's first row and column: what follows is at constant offsets, and neighbours are read together.
+  u32 row = down + first_row(), column = across + first_column();
+  const float *x_scale = s.x_scale + row, *scaled_sum = s.scaled_sum + row;
+  const float *w_scale = s.w_scale + column, *minus_min = s.minus_min + column;
+  const u32 *sums = s.sums + row, *subs = s.subs + column, *mins = s.mins + column;
 #pragma unroll
   for (u32 j = 0; j < ACROSS; j++) {
 #pragma unroll
     for (u32 i = 0; i < DOWN; i++) {
-      Sums dots[SUBS];
+      // [SUB16] the halves' dots; otherwise the dot, as a float with DOT_BIAS on top
+      Sums dots[2];
       if constexpr (SUB16) {
         dots[0] = multiply_half<0>(x[i], w[j]);
-        dots[SUBS - 1] = multiply_half<1>(x[i], w[j]);
+        dots[1] = multiply_half<1>(x[i], w[j]);
       } else {
-        dots[0] = multiply(x[i], w[j]);
+        dots[0] = multiply(x[i], w[j], (i32)as_uint(DOT_BIAS));
       }
 #pragma unroll
       for (u32 r = 0; r < TILE_REGS; r++) {
-        u32 row = down + i * TILE + tile_row(r), column = across + j * TILE + tile_column(r);
-        GroupScales ws = {s.w_scale[column], 0.0f, 0, 0};
-        GroupActs xs = {s.x_scale[row], 0.0f, 0};
-        if constexpr (HAS_MIN) ws.minus_min = s.minus_min[column];
-        if constexpr (SUB16) ws.subs = s.subs[column];
-        if constexpr (HAS_MIN && SUB16) ws.mins = s.mins[column], xs.sums = s.sums[row];
-        if constexpr (HAS_MIN && !SUB16) xs.scaled_sum = s.scaled_sum[row];
-        i32 dot[2] = {sum_at(dots[0], r), sum_at(dots[SUBS - 1], r)};
+        u32 at = i * TILE + row_step(r), n = j * TILE + column_step(r);
+        GroupScales ws = {w_scale[n], 0.0f, 0, 0};
+        GroupActs xs = {x_scale[at], 0.0f, 0};
+        if constexpr (HAS_MIN) ws.minus_min = minus_min[n];
+        if constexpr (SUB16) ws.subs = subs[n];
+        if constexpr (HAS_MIN && SUB16) ws.mins = mins[n], xs.sums = sums[at];
+        if constexpr (HAS_MIN && !SUB16) xs.scaled_sum = scaled_sum[at];
         float &out = acc[(j * DOWN + i) * TILE_REGS + r];
-        out = add_group(out, dot, ws, xs);
+        if constexpr (SUB16) out = add_group(out, sum_at(dots[0], r), sum_at(dots[1], r), ws, xs);
+        else out = add_group(out, as_float((u32)sum_at(dots[0], r)) - DOT_BIAS, ws, xs);
       }
     }
   }
 }
+
+// The chain that is summed as number `i`: i with its five bits reversed.
+DEV u32 chain_at(u32 i) { return (i & 1) << 4 | (i & 2) << 2 | (i & 4) | (i & 8) >> 2 | (i & 16) >> 4; }
 
 // Sums the 2^LEVEL chains below a node of the tree, of which `chain` is the first; `add_chain` sums one.
 //
@@ -95,7 +108,7 @@ template <u32 LEVEL, class AddChain> DEV void sum_tree(u32 chain, float acc[OUTP
     add_chain(chain, acc);
   } else {
     float waiting[OUTPUTS];
-#pragma nounroll
+#pragma unroll 1
     for (u32 second = 0; second < 2; second++) {
       sum_tree<LEVEL - 1>(chain + (second << (LEVELS - LEVEL)), acc, add_chain);
 #pragma unroll
@@ -107,53 +120,62 @@ template <u32 LEVEL, class AddChain> DEV void sum_tree(u32 chain, float acc[OUTP
   }
 }
 
-KERNEL __launch_bounds__(256) void matmul_int8(float *out, const u8 *w, const i8 *codes, const float *scales, u32 n,
-                                               u32 k, u32 t) {
+KERNEL __launch_bounds__(256, 1) void matmul_int8(float *out, const u8 *w, const i8 *codes, const float *scales, u32 n,
+                                                  u32 k, u32 t) {
   __shared__ Stage stages[STAGES];
-  u32 groups = k / 32, first_row = block_x() * BLOCK, first_token = block_y() * BLOCK;
+  u32 groups = k / 32, row0 = block_x() * BLOCK, token0 = block_y() * BLOCK;
   u32 wave = thread_x() / WAVE;
   u32 down = wave % 2 * DOWN * TILE, across = wave / 2 * ACROSS * TILE;
 
   // What this thread brings. Rows past the end repeat the last one; only their stores are left out.
-  u32 mine = thread_x() % BLOCK, stage = thread_x() / BLOCK;
-  u64 row = first_row + mine < n ? first_row + mine : n - 1;
-  u64 token = first_token + mine < t ? first_token + mine : t - 1;
+  u32 side_row = thread_x() % BLOCK, stage = thread_x() / BLOCK;
+  u64 row = row0 + side_row < n ? row0 + side_row : n - 1;
+  u64 token = token0 + side_row < t ? token0 + side_row : t - 1;
   const u8 *w_row = w + row * row_bytes(k);
   const i8 *x_row = codes + token * k;
   const float *x_scales = scales + token * groups;
 
   float acc[OUTPUTS];
+  // The chains' groups are numbered in the order they are added; this thread brings every STAGES-th from `stage` on.
+  // Every chain counts as long as the longest, so that a number has its place without a division.
+  u32 length = (groups + CHAINS - 1) / CHAINS;
+  u32 next_chain = 0, next = stage, number = 0;
   auto add_chain = [&](u32 chain, float *acc) {
-    for (u32 first = chain; first < groups; first += STAGES * CHAINS) {
-      u32 b = first + stage * CHAINS;
-      if (b < groups) {
-        bring_weights(stages[stage], mine, w_row, b);
-        bring_acts(stages[stage], mine, x_row + (u64)b * 32, x_scales[b]);
+    for (u32 b = chain, end = chain + length * CHAINS; b < end; b += CHAINS, number++) {
+      if (number % STAGES == 0) {
+        barrier(); // all waves are through with the last ones
+        for (; next >= length; next -= length) next_chain++;
+        u32 mine = chain_at(next_chain) + next * CHAINS;
+        if (next_chain < CHAINS && mine < groups) {
+          bring_weights(stages[stage], side_row, w_row, mine);
+          bring_acts(stages[stage], side_row, x_row + (u64)mine * 32, x_scales[mine]);
 #ifdef FAULT_OPERANDS_TRANSPOSED
-        const u32 none[8] = {};
-        if (first_token + mine >= t) store_row(stages[stage].x, LENGTH, mine, none);
+          const u32 none[8] = {};
+          if (token0 + side_row >= t) store_row(stages[stage].x, LENGTH, side_row, none);
 #endif
+        }
+        next += STAGES;
+        barrier();
       }
-      barrier();
-      for (u32 s = 0; s < STAGES && first + s * CHAINS < groups; s++) {
-        if (counts(first + s * CHAINS)) add_stage(stages[s], down, across, acc);
-      }
-      barrier();
+      if (b < groups && counts(b)) add_stage(stages[number % STAGES], down, across, acc);
     }
   };
   sum_tree<LEVELS>(0, acc, add_chain);
 
+  token0 += down + first_row();
+  row0 += across + first_column();
 #pragma unroll
   for (u32 j = 0; j < ACROSS; j++) {
 #pragma unroll
     for (u32 i = 0; i < DOWN; i++) {
 #pragma unroll
       for (u32 r = 0; r < TILE_REGS; r++) {
-        u32 at = first_token + down + i * TILE + tile_row(r), column = first_row + across + j * TILE + tile_column(r);
+        u32 at = token0 + i * TILE + row_step(r), column = row0 + j * TILE + column_step(r);
         float sum = acc[(j * DOWN + i) * TILE_REGS + r];
 #ifdef FAULT_TILE_TRANSPOSED
         if (at >= t) sum = 0.0f;
-        at += tile_column(r) - tile_row(r), column += tile_row(r) - tile_column(r);
+        u32 turn = first_row() + row_step(r) - first_column() - column_step(r);
+        at -= turn, column += turn;
 #endif
         if (at < t && column < n) out[(u64)at * n + column] = sum;
       }

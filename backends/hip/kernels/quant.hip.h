@@ -104,14 +104,16 @@ DEV void nibbles(const u8 *p, u32 w[8]) {
   }
 }
 
+#if WEIGHT == Q5_0 || WEIGHT == Q5_1
 // Bit i of the word at `p` is code i's fifth.
 DEV void fifth_bits(const u8 *p, u32 w[8]) {
   u32 high;
   load_words<1>(p, &high);
-#pragma unroll
   // The product moves bit j to bit 8 j, for j below 4; nothing carries.
+#pragma unroll
   for (u32 i = 0; i < 8; i++) w[i] |= (((high >> 4 * i & 15) * 0x00204081u) & 0x01010101u) << 4;
 }
+#endif
 
 // Super-blocks: the group's codes are `bits` bits of 32 bytes at `p`; they are joined to `w` from bit `to` on.
 DEV void plane(const u8 *p, u32 at, u32 bits, u32 to, u32 w[8]) {
@@ -166,8 +168,8 @@ DEV void codes(const u8 *block, [[maybe_unused]] u32 g, u32 w[8]) {
 DEV void signed_codes(const u8 *block, u32 g, u32 w[8]) {
   codes(block, g, w);
   if constexpr (OFFSET != 0) {
-#pragma unroll
     // With the top bit set no byte borrows from the next.
+#pragma unroll
     for (u32 i = 0; i < 8; i++) w[i] = ((w[i] | 0x80808080u) - OFFSET * 0x01010101u) ^ 0x80808080u;
   }
 }
@@ -192,8 +194,8 @@ DEV Scales scales_of(const u8 *block, [[maybe_unused]] u32 g) {
   s.sub[0] = both & 15, s.min[0] = both >> 4 & 15;
   s.sub[1] = both >> 8 & 15, s.min[1] = both >> 12;
 #elif WEIGHT == Q3_K
-  // Sixteen 6-bit scales: nibbles of 8 bytes (the first eight's are the low ones), pairs of upper bits in 4 bytes. Those
-  // of a group are neighbours everywhere.
+  // Sixteen 6-bit scales: nibbles of 8 bytes (the first eight's are the low ones), pairs of upper bits in 4 bytes.
+  // Those of a group are neighbours everywhere.
   s.d = load_f16(block + 108);
   u32 low = *(const u16 *)(block + 96 + g % 4 * 2) >> g / 4 * 4;
   u32 high = *(const u16 *)(block + 104 + g % 2 * 2) >> g / 2 * 2;

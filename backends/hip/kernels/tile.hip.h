@@ -3,9 +3,9 @@
 //   AMD     v_mfma_i32_16x16x32_i8, 4 outputs a lane
 //   NVIDIA  mma.sync m16n8k32 (k16 for a half), twice, 8 outputs a lane
 //
-// Rows and columns lie in shared memory alike, as four planes of 8 bytes a row: plane p holds the words p and 4 + p of the
-// eight, that is four bytes of either half. Both machines then read a fragment as 8 bytes a lane (a sum does not mind
-// which lane has which bytes, if rows and columns agree), and a plane's odd length spreads the reads over the banks.
+// Rows and columns lie in shared memory alike, as four planes of 8 bytes a row: plane p holds the words p and 4 + p of
+// the eight, that is four bytes of either half. Both machines then read a fragment as 8 bytes a lane (a sum does not
+// mind which lane has which bytes, if rows and columns agree), and a plane's padding spreads the reads over the banks.
 #pragma once
 #include "greta.hip.h"
 
@@ -16,7 +16,7 @@ struct Bytes8 {
   alignas(8) u32 half[2];
 };
 
-constexpr u32 plane_length(u32 rows) { return rows + 4; }
+constexpr u32 PLANE_PADDING = 4; // a plane is this longer than its rows
 
 DEV void store_row(Bytes8 *planes, u32 length, u32 row, const u32 w[8]) {
 #pragma unroll
@@ -50,17 +50,21 @@ DEV Fragment load_fragment(const Bytes8 *planes, u32 length, u32 first) {
   return {(u64)b.half[1] << 32 | b.half[0]};
 #endif
 }
-DEV Sums multiply(Fragment rows, Fragment columns) {
-  return {__builtin_amdgcn_mfma_i32_16x16x32_i8((i64)rows.bytes, (i64)columns.bytes, (I32x4){0, 0, 0, 0}, 0, 0, 0)};
+// The sums on top of `from`.
+DEV Sums multiply(Fragment rows, Fragment columns, i32 from) {
+  I32x4 c = {from, from, from, from};
+  return {__builtin_amdgcn_mfma_i32_16x16x32_i8((i64)rows.bytes, (i64)columns.bytes, c, 0, 0, 0)};
 }
 // The sums over one half of the 32 only.
 template <u32 HALF> DEV Sums multiply_half(Fragment rows, Fragment columns) {
-  return multiply(rows, {columns.bytes & (HALF ? 0xffffffffull << 32 : 0xffffffffull)});
+  return multiply(rows, {columns.bytes & (HALF ? 0xffffffffull << 32 : 0xffffffffull)}, 0);
 }
 DEV i32 sum_at(const Sums &s, u32 reg) { return s.v[reg]; }
-// Where a lane's outputs are.
-DEV u32 tile_row(u32 reg) { return lane_id() / 16 * 4 + reg; }
-DEV u32 tile_column(u32) { return lane_id() % 16; }
+// Where a lane's outputs are: the first one's place, and how far from it the others are.
+DEV u32 first_row() { return lane_id() / 16 * 4; }
+DEV u32 first_column() { return lane_id() % 16; }
+DEV u32 row_step(u32 reg) { return reg; }
+DEV u32 column_step(u32) { return 0; }
 
 #else
 
@@ -75,17 +79,17 @@ DEV Fragment load_fragment(const Bytes8 *planes, u32 length, u32 first) {
   const Bytes8 *p = planes + lane_id() % 4 * length + first + lane_id() / 4;
   return {p[0], p[8]};
 }
-DEV Sums multiply(Fragment rows, Fragment columns) {
+DEV Sums multiply(Fragment rows, Fragment columns, i32 from) {
   Sums s;
 #pragma unroll
   for (u32 i = 0; i < 2; i++) {
     const Bytes8 &c = i ? columns.high : columns.low;
     i32 *d = s.v + 4 * i;
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%10, %10, %10, %10};"
         : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
         : "r"(rows.low.half[0]), "r"(rows.high.half[0]), "r"(rows.low.half[1]), "r"(rows.high.half[1]), "r"(c.half[0]),
-          "r"(c.half[1]), "r"(0));
+          "r"(c.half[1]), "r"(from));
   }
   return s;
 }
@@ -95,14 +99,16 @@ template <u32 HALF> DEV Sums multiply_half(Fragment rows, Fragment columns) {
   for (u32 i = 0; i < 2; i++) {
     const Bytes8 &c = i ? columns.high : columns.low;
     i32 *d = s.v + 4 * i;
-    asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%7, %7, %7, %7};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%7, %7, %7, %7};"
         : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
         : "r"(rows.low.half[HALF]), "r"(rows.high.half[HALF]), "r"(c.half[HALF]), "r"(0));
   }
   return s;
 }
 DEV i32 sum_at(const Sums &s, u32 reg) { return s.v[reg]; }
-DEV u32 tile_row(u32 reg) { return lane_id() / 4 + reg / 2 % 2 * 8; }
-DEV u32 tile_column(u32 reg) { return lane_id() % 4 * 2 + reg % 2 + reg / 4 * 8; }
+DEV u32 first_row() { return lane_id() / 4; }
+DEV u32 first_column() { return lane_id() % 4 * 2; }
+DEV u32 row_step(u32 reg) { return reg / 2 % 2 * 8; }
+DEV u32 column_step(u32 reg) { return reg % 2 + reg / 4 * 8; }
 
 #endif
