@@ -130,6 +130,9 @@ fn fixup(q: f32, d: f32, n: f32) -> f32 {
         f32::INFINITY.copysign(sign)
     } else if d.is_infinite() || n == 0.0 || exponent(n) - exponent(d) < -150 {
         0f32.copysign(sign)
+    } else if q.is_nan() {
+        // Both operands are finite, so the sequence ran out of range upwards.
+        f32::INFINITY.copysign(sign)
     } else {
         q.copysign(sign)
     }
@@ -147,6 +150,9 @@ fn fixup64(q: f64, d: f64, n: f64) -> f64 {
         f64::INFINITY.copysign(sign)
     } else if d.is_infinite() || n == 0.0 || exponent64(n) - exponent64(d) < -1075 {
         0f64.copysign(sign)
+    } else if q.is_nan() {
+        // Both operands are finite, so the sequence ran out of range upwards.
+        f64::INFINITY.copysign(sign)
     } else {
         q.copysign(sign)
     }

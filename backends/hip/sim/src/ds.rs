@@ -74,6 +74,7 @@ fn touch(cx: &mut Cpu<'_>, l: usize, addr: u32, bytes: u32, access: Access) -> S
     cx.lds.touch(l, addr, bytes, cx.w.id, access)
 }
 
+#[inline(always)]
 fn read(cx: &mut Cpu<'_>, i: &Inst, bytes: u32, part: Part) -> Step {
     read_at(cx, i, i.imm, i.dst.reg as usize, bytes, part)
 }

@@ -8,6 +8,7 @@ use crate::fault::{Cause, What};
 use crate::inst::{Class, Inst, Kind, RETURNS, Role, Row, SADDR, Ty, exec};
 use crate::lanes::unknown;
 use crate::memory::Region;
+use crate::operand::{PRIVATE_BASE, SHARED_BASE};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What a load makes of its bytes.
@@ -82,7 +83,12 @@ pub(crate) fn lanes_of(exec: u64) -> impl Iterator<Item = usize> {
 
 #[cold]
 fn outside(lane: usize, address: u64, bytes: u32, write: bool) -> Stop {
-    fault(Cause { lane: Some(lane as u32), what: What::OutOfBounds { address, bytes, write } })
+    let what = match address >> 32 << 32 {
+        PRIVATE_BASE => What::Scratch,
+        SHARED_BASE => What::Unsupported { why: "a generic address of LDS".into() },
+        _ => What::OutOfBounds { address, bytes, write },
+    };
+    fault(Cause { lane: Some(lane as u32), what })
 }
 
 /// Calls `f` for every active lane with the region its `bytes` lie in and their offset there.

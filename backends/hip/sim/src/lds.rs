@@ -27,6 +27,8 @@ pub(crate) struct Lds {
     init: Vec<u64>,
     /// Sets of bytes, a word for 64 of them: read, written, changed atomically; each for every wave.
     sets: [Vec<u64>; 3],
+    /// The same for all waves together, which answers most questions.
+    all: [Vec<u64>; 3],
     /// Words of a set.
     words: usize,
     waves: usize,
@@ -42,7 +44,8 @@ impl Lds {
         Lds {
             data: vec![0; words * 16],
             init: vec![0; words],
-            sets: [const { Vec::new() }; 3].map(|_: Vec<u64>| vec![0; words * waves]),
+            sets: [(); 3].map(|()| vec![0; words * waves]),
+            all: [(); 3].map(|()| vec![0; words]),
             words,
             waves,
             touched: (words, 0),
@@ -60,6 +63,7 @@ impl Lds {
     pub(crate) fn barrier(&mut self) {
         let (first, last) = self.touched;
         if first <= last {
+            self.all.iter_mut().for_each(|set| set[first..=last].fill(0));
             for w in 0..self.waves {
                 let range = w * self.words + first..=w * self.words + last;
                 self.sets[0][range.clone()].fill(0);
@@ -116,31 +120,42 @@ impl Lds {
             return Ok(());
         }
         let (word, mask) = (addr as usize / 64, ((1u64 << bytes) - 1) << (addr & 63));
-        let mine = wave as usize * self.words + word;
+        let of_all = |kind: usize| self.all[kind][word];
+        let asked = match access {
+            Access::Read => of_all(1) | of_all(2),
+            Access::Write => of_all(0) | of_all(1) | of_all(2),
+            Access::Atomic => of_all(0) | of_all(1),
+        };
+        if asked & mask != 0 {
+            self.compare(lane, addr, mask, wave, access)?;
+        }
+        let kind = match access {
+            Access::Read => 0,
+            Access::Write => 1,
+            Access::Atomic => 2,
+        };
+        self.atomics |= kind == 2;
         self.touched = (self.touched.0.min(word), self.touched.1.max(word));
+        self.all[kind][word] |= mask;
+        self.sets[kind][wave as usize * self.words + word] |= mask;
+        Ok(())
+    }
+
+    /// Somebody touched these bytes before; was it another wave?
+    fn compare(&self, lane: usize, addr: u32, mask: u64, wave: u32, access: Access) -> Result<(), Stop> {
         let (mut reads, mut writes) = (0, 0);
-        for w in 0..self.waves {
-            if w != wave as usize {
-                let at = w * self.words + word;
-                writes |= self.sets[1][at];
-                if access != Access::Read {
-                    reads |= self.sets[0][at];
-                }
-                if self.atomics && access != Access::Atomic {
-                    writes |= self.sets[2][at];
-                }
+        for w in (0..self.waves).filter(|w| *w != wave as usize) {
+            let at = w * self.words + addr as usize / 64;
+            writes |= self.sets[1][at];
+            if access != Access::Read {
+                reads |= self.sets[0][at];
+            }
+            if access != Access::Atomic {
+                writes |= self.sets[2][at];
             }
         }
         if (reads | writes) & mask != 0 {
             return Err(self.race(lane, addr, mask, wave, writes & mask != 0));
-        }
-        match access {
-            Access::Read => self.sets[0][mine] |= mask,
-            Access::Write => self.sets[1][mine] |= mask,
-            Access::Atomic => {
-                self.sets[2][mine] |= mask;
-                self.atomics = true;
-            }
         }
         Ok(())
     }
