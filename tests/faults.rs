@@ -1,13 +1,13 @@
 //! Faults are found: the corpus on synthetic models, values that are no numbers, the gate, and replay bundles.
 
-use crate::support::{Outcome, all, cpu, synth_tiny, trial};
+use crate::support::{Outcome, all, cpu, hip_sim, synth_tiny, trial};
 use greta_backend::{Backend, Fault, Injection};
 use greta_graph::TapRequest;
 use greta_models::gguf::Gguf;
 use greta_models::{Arithmetic, EngineOptions, Model};
 use greta_ops::DType;
 use greta_reference::Reference;
-use greta_trace::faults::{self, FaultOptions};
+use greta_trace::faults::{self, FaultOptions, LayerChoice};
 use greta_trace::gate::{self, GateOptions, GateVerdict};
 use greta_trace::judge::{Class, VerdictKind};
 use greta_trace::prompts;
@@ -20,6 +20,7 @@ use std::sync::Arc;
 pub fn trials() -> Vec<Trial> {
     let mut list = vec![
         trial("faults/corpus/int8", || corpus(Arithmetic::Int8, &[])),
+        trial("faults/hip-sim", on_hip),
         trial("faults/corpus/exact", || {
             corpus(
                 Arithmetic::Exact,
@@ -62,6 +63,48 @@ fn corpus(arith: Arithmetic, only: &[Fault]) -> Result<(), Outcome> {
         report.counts, report.corpus, report.unhypothesised, report.pairs, report.never_eligible
     );
     Err(Outcome::Failed(format!("{head}\n{}", lines.join("\n"))))
+}
+
+/// Faults in the kernels of the HIP backend and in its lowering: machine code that is wrong.
+fn on_hip() -> Result<(), Outcome> {
+    use Fault::*;
+    let faults = [
+        HalfWave,
+        TileTransposed,
+        OperandsTransposed,
+        KTruncated,
+        Q4kNibbles,
+        Q6kOrder,
+        RopeHalves,
+        GqaMap,
+        StaleBuffer,
+        KvLayerBase,
+    ];
+    let dir = tempfile::tempdir()?;
+    let options = FaultOptions {
+        faults: faults.to_vec(),
+        prompts: vec!["p6_long".into()],
+        layers: vec![LayerChoice::Middle],
+        longest: Some(40),
+        ..FaultOptions::default()
+    };
+    let report = faults::run(&hip_sim(1)?, &EngineOptions::default(), &options, dir.path(), &|_, _, _| true)?;
+    let found = |f: &Fault| report.rows.iter().any(|r| r.fault == f.name() && r.eligible && r.explained);
+    let said = |f: &Fault| {
+        let rows = report.rows.iter().filter(|r| r.fault == f.name());
+        let rows = rows.map(|r| {
+            format!(
+                "{} on {} ({:.1} × bound): said {:?}, {}, {:?}",
+                r.node, r.prompt, r.ratio, r.said_node, r.said_class, r.said_hypothesis
+            )
+        });
+        format!("{f}: {}", rows.collect::<Vec<_>>().join("; "))
+    };
+    let mut failures: Vec<String> = faults.iter().filter(|f| !found(f)).map(said).collect();
+    if report.counts.false_verdicts > 0 {
+        failures.push(format!("{} false verdicts", report.counts.false_verdicts));
+    }
+    all(failures)
 }
 
 fn open(path: &Path) -> Result<Arc<Model>, Outcome> {

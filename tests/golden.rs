@@ -1,7 +1,8 @@
 //! Against llama.cpp: `*.f32.json` is its run on the dequantised weights, `*.kv32.json` and `*.default.json` are its
 //! quantised runs. The figures are those the project promises.
 
-use crate::support::{Outcome, all, cpu, engine, golden, json, smollm2, trial, within};
+use crate::support::{Outcome, all, cpu, engine, golden, hip_sim, json, smollm2, trial, within};
+use greta_backend::Backend;
 use greta_models::sampling::{Sampler, SamplerConfig};
 use greta_models::{Arithmetic, Context, EngineOptions, GenerateOptions, perplexity, tokenizer::EncodeOptions};
 use greta_ops::DType;
@@ -26,7 +27,10 @@ const TINY: [&str; 13] = [
 
 pub fn trials() -> Vec<Trial> {
     let mut list: Vec<Trial> =
-        TINY.iter().map(|&name| trial(format!("golden/exact/{name}"), move || tiny(name))).collect();
+        TINY.iter().map(|&name| trial(format!("golden/exact/{name}"), move || tiny(name, &cpu(2)?))).collect();
+    for name in TINY {
+        list.push(trial(format!("golden/hip-sim/{name}"), move || tiny(name, &hip_sim(1)?)));
+    }
     for quant in ["Q4_1", "Q4_K_M"] {
         for kv in [DType::F32, DType::F16] {
             list.push(trial(format!("golden/exact/smollm2-{quant}-kv-{kv}"), move || smollm2_exact(quant, kv)));
@@ -45,11 +49,11 @@ pub fn trials() -> Vec<Trial> {
     list
 }
 
-fn tiny(name: &str) -> Result<(), Outcome> {
+fn tiny(name: &str, backend: &dyn Backend) -> Result<(), Outcome> {
     let reference = json(&golden(&format!("tiny/{name}.f32.json"))?)?;
     let model = golden(&format!("tiny/{name}.gguf"))?;
     let options = EngineOptions { arith: Arithmetic::Exact, kv: DType::F32, ..EngineOptions::default() };
-    let engine = engine(&model, &cpu(2)?, &options)?;
+    let engine = engine(&model, backend, &options)?;
     let mut failures = Vec::new();
     for p in prompts(&reference) {
         let mut context = engine.context()?;

@@ -1,8 +1,11 @@
 //! The HIP backend: every kernel as machine code for gfx942, its lowering, and what is wrong with a kernel that is wrong.
 
-use crate::support::{CLANG, Outcome, all, synth_tiny, trial};
-use greta_backend::{Backend, StepSize};
+use crate::conformance::run;
+use crate::support::{CLANG, Outcome, all, engine, hip_sim, synth_tiny, trial};
+use greta_backend::{Backend, Batch, CompileOptions, RouteRule, RowsWanted, SeqId, Session, StepOut, StepSize, Want};
 use greta_hip::compile::{Clang, CodeObject};
+use greta_hip::driver::sim::Sim;
+use greta_hip::driver::{Driver, Size};
 use greta_hip::kernels::Source;
 use greta_hip::{Hip, HipOptions, Target};
 use greta_models::{Arithmetic, Engine, EngineOptions, Model};
@@ -19,6 +22,10 @@ pub fn trials() -> Vec<Trial> {
         trial("hip/kernels_compile_for_nvidia", nvidia),
         trial("hip/lowering", lowering),
         trial("hip/names", names),
+        trial("hip/planted_mistakes_are_caught", planted),
+        trial("hip/largest_logits", largest),
+        trial("hip/captured_launches", captured),
+        trial("hip/cache_grows_forks_and_is_cut", cache),
     ]
 }
 
@@ -175,6 +182,157 @@ fn names() -> Result<(), Outcome> {
         let model = Model::open(&synth_tiny("Q4_0")?)?;
         if Engine::new(std::sync::Arc::new(model), &b, &EngineOptions::default()).is_ok() {
             failures.push("a target was run on".into());
+        }
+    }
+    all(failures)
+}
+
+/// A mistake in a kernel: which text of which file becomes which, in which cases it shows, and who says what.
+struct Mistake {
+    name: &'static str,
+    file: &'static str,
+    from: &'static str,
+    to: &'static str,
+    case: &'static str,
+    route: Option<&'static str>,
+    said: &'static [&'static str],
+}
+
+const MISTAKES: &[Mistake] = &[
+    Mistake {
+        name: "a missing barrier",
+        file: "rmsnorm.hip",
+        from: "  barrier();\n",
+        to: "",
+        case: "rmsnorm/1x576",
+        route: None,
+        said: &["kernel `rmsnorm`", "rmsnorm.hip"],
+    },
+    Mistake {
+        name: "a row out of bounds",
+        file: "add.hip",
+        from: "if (i < count) ",
+        to: "",
+        case: "add/",
+        route: None,
+        said: &["outside every allocation", "add.hip"],
+    },
+    Mistake {
+        name: "a reduction over 32 lanes of a wave of 64",
+        file: "rmsnorm.hip",
+        from: "  if (thread_x() % 32 == 0) part[thread_x() / 32] = sum;\n",
+        to: "  if (thread_x() % WAVE == 0) part[thread_x() / 32] = sum, part[thread_x() / 32 + 1] = 0.0f;\n",
+        case: "rmsnorm/1x576",
+        route: None,
+        said: &["× its bound"],
+    },
+    Mistake {
+        name: "a wrong layout of the matrix unit's outputs",
+        file: "tile.hip.h",
+        from: "lane_id() / 16 * 4",
+        to: "lane_id() / 16",
+        case: "matmul/q4_0_16x1024x9_int8",
+        route: Some("matmul"),
+        said: &["matmul"],
+    },
+];
+
+/// Mistakes planted in the kernels are caught: by the emulator, or by the op's own bound.
+fn planted() -> Result<(), Outcome> {
+    clang()?;
+    let mut failures = Vec::new();
+    for m in MISTAKES {
+        let dir = tempfile::tempdir()?;
+        for (name, text) in greta_hip::kernels::FILES {
+            let planted = if *name == m.file { text.replacen(m.from, m.to, 1) } else { text.to_string() };
+            if *name == m.file && planted == *text {
+                failures.push(format!("{}: {name} has no `{}`", m.name, m.from));
+            }
+            std::fs::write(dir.path().join(name), planted)?;
+        }
+        let backend = Hip::open(":sim", HipOptions { threads: 1, kernels: Some(dir.path().into()) })?;
+        let routes: Vec<RouteRule> =
+            m.route.iter().map(|r| format!("out={r}").parse()).collect::<Result<_, _>>().map_err(Outcome::Failed)?;
+        let cases: Vec<_> = Op::cases().into_iter().filter(|c| c.title().starts_with(m.case)).collect();
+        let options = CompileOptions { routes: &routes, ..CompileOptions::default() };
+        let wrong: Vec<String> = cases.iter().filter_map(|c| run(c, &backend, options).err()).collect();
+        if !wrong.iter().any(|w| m.said.iter().all(|s| w.contains(s))) {
+            failures.push(format!("{}: {} cases, said {wrong:?}, expected {:?}", m.name, cases.len(), m.said));
+        }
+    }
+    all(failures)
+}
+
+/// The largest logits as the device picks them are those of all logits.
+fn largest() -> Result<(), Outcome> {
+    let engine =
+        engine(&synth_tiny("Q4_0")?, &hip_sim(1)?, &EngineOptions { max_rows: 3, ..EngineOptions::default() })?;
+    let mut failures = Vec::new();
+    for n in [1, 5, 1000, 5000] {
+        let step = |want: Want| -> Result<StepOut, Outcome> {
+            let mut session = engine.session()?;
+            let mut batch = Batch::default();
+            batch.append(session.kv(), SeqId(0), &[3, 1, 4, 1, 5], RowsWanted::From(2))?;
+            Ok(session.run(&batch, want)?)
+        };
+        let (all, top) = (step(Want::Logits)?, step(Want::TopK(n))?);
+        let want = all.clone().with_logits(&all.logits, all.vocab, Want::TopK(n)).top;
+        if top.top != want || top.top.len() != 3 || !top.logits.is_empty() {
+            failures.push(format!("{n}: {:?}, expected {:?}", top.top.first(), want.first()));
+        }
+    }
+    all(failures)
+}
+
+/// Launches that are captured run when they are replayed, as often as they are.
+fn captured() -> Result<(), Outcome> {
+    clang()?;
+    let device = Sim { threads: 1, kernels: None }.open(0)?;
+    let mut stream = device.stream()?;
+    let add = device.function(&Source::of("add.hip"), "add")?;
+    let (a, b) = (device.alloc(64, "a")?, device.alloc(64, "b")?);
+    let bytes = |v: f32| v.to_le_bytes().repeat(16);
+    stream.write(a, &bytes(1.0))?;
+    stream.write(b, &bytes(2.0))?;
+    let args = [&a.0.to_le_bytes()[..], &a.0.to_le_bytes(), &b.0.to_le_bytes(), &16u32.to_le_bytes()].concat();
+    stream.begin_capture()?;
+    stream.launch(add, Size { grid: [1, 1, 1], block: 256 }, &args)?;
+    let graph = stream.end_capture()?;
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let mut out = [0; 64];
+        stream.read(a, &mut out)?;
+        seen.push(f32::from_le_bytes([out[60], out[61], out[62], out[63]]));
+        stream.replay(graph)?;
+    }
+    let (from, to) = (stream.event()?, stream.event()?);
+    let took = stream.elapsed(from, to)?;
+    if seen == [1.0, 3.0, 5.0] && took >= 0.0 { Ok(()) } else { Err(Outcome::Failed(format!("{seen:?}, {took} ms"))) }
+}
+
+/// A cache that grew, a fork that went its own way and a sequence cut short give what a fresh run of the same tokens gives.
+fn cache() -> Result<(), Outcome> {
+    let options = EngineOptions { sequences: 2, context: Some(200), ..EngineOptions::default() };
+    let engine = engine(&synth_tiny("Q8_0")?, &hip_sim(1)?, &options)?;
+    let tokens: Vec<u32> = (0..150).map(|i| i * 37 % 1000).collect();
+    let run = |session: &mut dyn Session, seq: usize, tokens: &[u32]| -> Result<Vec<u32>, Outcome> {
+        let mut batch = Batch::default();
+        batch.append(session.kv(), SeqId(seq), tokens, RowsWanted::Last)?;
+        Ok(session.run(&batch, Want::Logits)?.logits.iter().map(|x| x.to_bits()).collect())
+    };
+    let mut failures = Vec::new();
+    let mut grown = engine.session()?;
+    tokens[..140].chunks(20).try_for_each(|part| run(&mut *grown, 0, part).map(|_| ()))?;
+    grown.kv().fork(SeqId(0), SeqId(1))?;
+    run(&mut *grown, 1, &[7, 8, 9])?;
+    grown.kv().truncate(SeqId(1), 135)?;
+    let (kept, cut) = (run(&mut *grown, 0, &tokens[140..])?, run(&mut *grown, 1, &[5])?);
+    let mut fresh = engine.session()?;
+    let want = run(&mut *fresh, 0, &tokens)?;
+    let want_cut = run(&mut *fresh, 1, &[&tokens[..135], &[5]].concat())?;
+    for (what, got, want) in [("grown and forked", kept, want), ("cut", cut, want_cut)] {
+        if got != want {
+            failures.push(format!("{what}: other logits than in a fresh session"));
         }
     }
     all(failures)

@@ -1,6 +1,6 @@
 //! Taps: what they record, and that looking changes nothing (P2).
 
-use crate::support::{Outcome, all, cpu, smollm2, synth_tiny, trial};
+use crate::support::{Outcome, all, cpu, hip_sim, smollm2, synth_tiny, trial};
 use greta_backend::{Backend, Phase};
 use greta_cpu::simd::Level;
 use greta_cpu::{Cpu, CpuOptions};
@@ -31,6 +31,12 @@ pub fn trials() -> Vec<Trial> {
             }));
         }
     }
+    for (mix, arith) in [("Q4_K_M", Arithmetic::Int8), ("Q8_0", Arithmetic::Exact)] {
+        list.push(trial(format!("taps/p2/hip-sim/{mix}/{arith}"), move || {
+            looking_changes_nothing(&synth_tiny(mix)?, arith, &hip_sim(1)?)
+        }));
+    }
+    list.push(trial("taps/statistics_on_the_device", statistics_on_the_device));
     for arith in [Arithmetic::Exact, Arithmetic::Int8] {
         let test = move || looking_changes_nothing(&smollm2("Q4_1")?, arith, &cpu(2)?);
         list.push(trial(format!("taps/p2/smollm2-Q4_1/{arith}"), test));
@@ -354,6 +360,24 @@ fn quantised() -> Result<(), Outcome> {
     }
     if codes.rows.is_empty() || codes.rows.len() != source.rows.len() {
         failures.push(format!("{} rows of codes of {} rows", codes.rows.len(), source.rows.len()));
+    }
+    failures.truncate(5);
+    all(failures)
+}
+
+/// Statistics that a device computed are those of the values it recorded, to the last bit.
+fn statistics_on_the_device() -> Result<(), Outcome> {
+    let options = EngineOptions { taps: vec![everything()], ..EngineOptions::default() };
+    let (rec, _) = record("Q4_K_M", &hip_sim(1)?, &options)?;
+    let mut failures = Vec::new();
+    for series in &rec.series {
+        for row in &series.rows {
+            let values: Vec<f32> = series.values(row).iter().map(|&v| v as f32).collect();
+            let want = Stats::of(&values);
+            if row.stats != want {
+                failures.push(format!("{} at {:?}: {:?}, expected {want:?}", series.node, row.at, row.stats));
+            }
+        }
     }
     failures.truncate(5);
     all(failures)
