@@ -223,7 +223,7 @@ pub(crate) fn swizzle(text: &str) -> Option<i64> {
         ("QUAD_PERM", [a, b, c, d]) => 0x8000 | a | b << 2 | c << 4 | d << 6,
         ("SWAP", [n]) => 31 | n << 10,
         ("REVERSE", [n]) => 31 | (n - 1) << 10,
-        ("BROADCAST", [n, l]) => 32 - n | l << 5,
+        ("BROADCAST", [n, l]) => (32 - n) | (l << 5),
         _ => return None,
     })
 }

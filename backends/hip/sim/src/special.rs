@@ -4,7 +4,7 @@
 
 use crate::convert::{f2h, h2f};
 use crate::cpu::{Cpu, Lanes, Stop};
-use crate::inst::{Dpp, Inst, Kind, Sel, Special, Src, Ty, Unused};
+use crate::inst::{Dpp, Inst, Kind, Sel, Special, Src, Ty, Unused, either};
 use crate::lanes::unknown;
 
 /// The lane a DPP operand of lane `l` comes from, if there is one.
@@ -52,6 +52,7 @@ fn each(x: &mut Lanes, f: impl Fn(u32) -> u32) {
     }
 }
 
+#[inline(always)]
 fn select(x: &mut Lanes, sel: Sel, sext: bool) {
     match (sel, sext) {
         (Sel::Dword, _) => {}
@@ -63,6 +64,7 @@ fn select(x: &mut Lanes, sel: Sel, sext: bool) {
 }
 
 /// Clears, then flips the sign bits in `bits`.
+#[inline(always)]
 fn sign(x: &mut Lanes, bits: u32, neg: bool, abs: bool) {
     let (keep, flip) = (if abs { !bits } else { !0 }, if neg { bits } else { 0 });
     if neg || abs {
@@ -71,6 +73,7 @@ fn sign(x: &mut Lanes, bits: u32, neg: bool, abs: bool) {
 }
 
 /// Applies everything but DPP to source `k`, and says which words of the lanes hold values then.
+#[inline(always)]
 fn modify(sp: &Special, s: &Src, k: usize, x: &mut [Lanes; 2], ok: &mut [u64; 2]) {
     let bit = |bits: u8| bits >> k & 1 != 0;
     if let (Some(sdwa), true) = (&sp.sdwa, k < 2) {
@@ -111,8 +114,14 @@ fn modify(sp: &Special, s: &Src, k: usize, x: &mut [Lanes; 2], ok: &mut [u64; 2]
     }
 }
 
+/// Prepares the sources of an instruction that has modifiers.
 #[inline(never)]
 pub(crate) fn prepare(cx: &mut Cpu<'_>, i: &Inst, strict: bool) -> Result<[u64; 2], Stop> {
+    either!(cx, sources(i: &Inst, strict: bool) -> Result<[u64; 2], Stop>)
+}
+
+#[inline(always)]
+fn sources(cx: &mut Cpu<'_>, i: &Inst, strict: bool) -> Result<[u64; 2], Stop> {
     let Some(sp) = i.special.as_deref() else { return Ok([!0; 2]) };
     let exec = cx.w.exec();
     let mut known = [!0u64; 2];
@@ -165,7 +174,7 @@ fn move_lanes(cx: &mut Cpu<'_>, sp: &Special, dpp: Dpp, lanes: &mut [Lanes; 2], 
     let (from, had) = (*lanes, *ok);
     let (mut mask, mut known) = (exec, [0u64; 2]);
     for l in 0..64 {
-        let enabled = sp.row_mask >> (l / 16) & 1 != 0 && sp.bank_mask >> (l / 4 & 3) & 1 != 0;
+        let enabled = sp.row_mask >> (l / 16) & 1 != 0 && sp.bank_mask >> ((l / 4) & 3) & 1 != 0;
         let source = dpp_lane(dpp, l).filter(|s| exec >> s & 1 != 0);
         if !enabled || source.is_none() && !sp.bound_ctrl {
             mask &= !(1 << l);
@@ -198,8 +207,18 @@ fn scale32(x: f32, sp: &Special) -> f32 {
     }
 }
 
+/// Changes a result as the modifiers say.
 #[inline(never)]
 pub(crate) fn finish(cx: &mut Cpu<'_>, i: &Inst, ty: Ty, lo: &mut Lanes, hi: &mut Lanes) {
+    let plain = i.special.as_deref().is_none_or(|sp| {
+        !(sp.clamp || sp.omod != 0 || sp.keep_high || sp.write_high || sp.sdwa.is_some() || sp.op_sel != 0)
+    });
+    if !plain {
+        result(cx, i, ty, lo, hi);
+    }
+}
+
+fn result(cx: &mut Cpu<'_>, i: &Inst, ty: Ty, lo: &mut Lanes, hi: &mut Lanes) {
     let Some(sp) = i.special.as_deref() else { return };
     if sp.clamp || sp.omod != 0 {
         for l in 0..64 {
