@@ -32,7 +32,7 @@ const NO_SRC: Src = Src {
 const NO_DST: Dst = Dst { kind: Kind::None, ty: Ty::B32, reg: 0, words: 0 };
 
 /// Operations that leave the high half of their destination alone; all other 16-bit ones clear it.
-const KEEP_HIGH: &[&str] = &["v_fma_f16", "v_mad_f16", "v_mad_u16", "v_mad_i16", "v_div_fixup_f16", "v_fma_mixlo_f16"];
+const KEEP_HIGH: &[&str] = &["v_fma_f16", "v_mad_f16", "v_mad_u16", "v_mad_i16", "v_div_fixup_f16", "v_fma_mixlo_f16", "v_cvt_pk_fp8_f32", "v_cvt_pk_bf8_f32"];
 
 impl Decoder {
     pub(crate) fn new() -> Decoder {
@@ -74,6 +74,10 @@ impl Decoder {
         for suffix in ["_e32", "_e64", "_dpp", "_sdwa"] {
             name = name.strip_suffix(suffix).unwrap_or(name);
         }
+        if matches!(name, "s_setreg_imm32_b32" | "s_setreg_b32") {
+            let operands: Vec<&str> = line.operands.iter().map(String::as_str).collect();
+            return table::setreg(self.blank(&table::UNKNOWN, line), &operands);
+        }
         let row = row_of(name, line)?;
         let mut inst = self.blank(row, line);
         if row.class == Class::Wait {
@@ -86,8 +90,6 @@ impl Decoder {
                 inst.flags |= RETURNS;
                 roles.insert(0, Role::Dst(Ty::Rows));
             }
-        } else if name == "s_setreg_imm32_b32" || name == "s_setreg_b32" || name == "s_getreg_b32" {
-            return table::setreg(inst, &operands);
         }
         if row.class == Class::Branch && operands.len() == 1 && roles.is_empty() {
             let offset = operands.pop()?.parse::<u16>().ok()? as i16;

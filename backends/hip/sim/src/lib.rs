@@ -55,6 +55,8 @@ mod salu;
 mod smem;
 mod special;
 mod table;
+#[cfg(test)]
+mod tests;
 mod valu_float;
 mod valu_half;
 mod valu_int;
