@@ -7,6 +7,7 @@ use crate::inst::{
 };
 use crate::listing::Line;
 use crate::operand::{self, Operand, Thing};
+use crate::special::dpp_lane;
 use crate::table;
 use std::collections::HashMap;
 
@@ -32,7 +33,16 @@ const NO_SRC: Src = Src {
 const NO_DST: Dst = Dst { kind: Kind::None, ty: Ty::B32, reg: 0, words: 0 };
 
 /// Operations that leave the high half of their destination alone; all other 16-bit ones clear it.
-const KEEP_HIGH: &[&str] = &["v_fma_f16", "v_mad_f16", "v_mad_u16", "v_mad_i16", "v_div_fixup_f16", "v_fma_mixlo_f16", "v_cvt_pk_fp8_f32", "v_cvt_pk_bf8_f32"];
+const KEEP_HIGH: &[&str] = &[
+    "v_fma_f16",
+    "v_mad_f16",
+    "v_mad_u16",
+    "v_mad_i16",
+    "v_div_fixup_f16",
+    "v_fma_mixlo_f16",
+    "v_cvt_pk_fp8_f32",
+    "v_cvt_pk_bf8_f32",
+];
 
 impl Decoder {
     pub(crate) fn new() -> Decoder {
@@ -291,6 +301,9 @@ fn special(line: &Line, name: &str, roles: &[Role]) -> Option<Option<Special>> {
         }
     }
     sp.sdwa = is_sdwa.then_some(sdwa);
+    if let Some(dpp) = sp.dpp {
+        sp.from = (0..64).map(|l| dpp_lane(dpp, l).map_or(64, |l| l as u8)).collect();
+    }
     let signed = line.operands.iter().skip(1).any(|o| operand::parse(o).is_some_and(|o| o.neg || o.abs || o.sext));
     let plain = !signed && !keep_high && !mix && line.modifiers.is_empty() && !is_sdwa;
     Some((!plain).then_some(sp))

@@ -127,6 +127,8 @@ pub(crate) enum Dpp {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Special {
     pub dpp: Option<Dpp>,
+    /// The lane each lane reads by DPP; 64 for none.
+    pub from: Vec<u8>,
     pub row_mask: u8,
     pub bank_mask: u8,
     pub bound_ctrl: bool,

@@ -106,7 +106,8 @@ fn check(kernel: &KernelInfo, launch: &Launch<'_>) -> Result<(), String> {
 
 /// The argument segment: explicit arguments as given, hidden ones by their kind.
 fn arguments(kernel: &KernelInfo, launch: &Launch<'_>) -> Option<Region> {
-    let size = u64::from(kernel.kernarg_bytes).max(launch.args.len() as u64);
+    // Compilers read a segment in wide pieces, which may reach past its end: it is as large as its alignment makes it.
+    let size = u64::from(kernel.kernarg_bytes).max(launch.args.len() as u64).next_multiple_of(64);
     let region = Region::new(KERNARG, size, "the kernel's arguments")?;
     let hidden = kernel.args.iter().filter(|a| a.kind.starts_with("hidden_"));
     let explicit_end = hidden.clone().map(|a| a.offset as usize).min().unwrap_or(usize::MAX);

@@ -141,8 +141,8 @@ fn sources(cx: &mut Cpu<'_>, i: &Inst, strict: bool) -> Result<[u64; 2], Stop> {
             } else {
                 whole(value)
             };
-            if let (Some(dpp), 0) = (sp.dpp, k) {
-                move_lanes(cx, sp, dpp, &mut x, &mut ok, exec);
+            if sp.dpp.is_some() && k == 0 {
+                move_lanes(cx, sp, &mut x, &mut ok, exec);
             }
             modify(sp, s, k, &mut x, &mut ok);
             cx.w.regs[s.slot[0] as usize] = x[0];
@@ -170,24 +170,27 @@ fn sources(cx: &mut Cpu<'_>, i: &Inst, strict: bool) -> Result<[u64; 2], Stop> {
 }
 
 /// Moves source 0 between lanes, and leaves out of `wmask` the lanes that get nothing.
-fn move_lanes(cx: &mut Cpu<'_>, sp: &Special, dpp: Dpp, lanes: &mut [Lanes; 2], ok: &mut [u64; 2], exec: u64) {
+#[inline(always)]
+fn move_lanes(cx: &mut Cpu<'_>, sp: &Special, lanes: &mut [Lanes; 2], ok: &mut [u64; 2], exec: u64) {
     let (from, had) = (*lanes, *ok);
-    let (mut mask, mut known) = (exec, [0u64; 2]);
+    let Some(source) = sp.from.first_chunk::<64>() else { return };
+    let (mut enabled, mut some, mut known) = (0u64, 0u64, [0u64; 2]);
     for l in 0..64 {
-        let enabled = sp.row_mask >> (l / 16) & 1 != 0 && sp.bank_mask >> ((l / 4) & 3) & 1 != 0;
-        let source = dpp_lane(dpp, l).filter(|s| exec >> s & 1 != 0);
-        if !enabled || source.is_none() && !sp.bound_ctrl {
-            mask &= !(1 << l);
-        }
-        // A lane without a source reads 0.
-        let (s, some) = (source.unwrap_or(0), u32::from(source.is_some()).wrapping_neg());
-        for w in 0..2 {
-            lanes[w].0[l] = from[w].0[s] & some;
-            known[w] |= (had[w] >> s & 1 | u64::from(some == 0)) << l;
-        }
+        let (s, there) = (source[l] & 63, source[l] < 64);
+        enabled |= u64::from(sp.row_mask >> (l / 16) & sp.bank_mask >> (l / 4 & 3) & 1) << l;
+        some |= (u64::from(there) & exec >> s & 1) << l;
+        known[0] |= (had[0] >> s & 1) << l;
+        known[1] |= (had[1] >> s & 1) << l;
     }
-    *ok = known;
-    cx.w.wmask = mask;
+    // A lane without a source reads 0, or is left alone.
+    for w in 0..2 {
+        for l in 0..64 {
+            let there = ((some >> l & 1) as u32).wrapping_neg();
+            lanes[w].0[l] = from[w].0[(source[l] & 63) as usize] & there;
+        }
+        ok[w] = known[w] | !some;
+    }
+    cx.w.wmask = exec & enabled & if sp.bound_ctrl { !0 } else { some };
 }
 
 fn scale32(x: f32, sp: &Special) -> f32 {
