@@ -15,7 +15,7 @@ use std::collections::HashMap;
 pub(crate) struct Decoder {
     pub consts: Vec<Lanes>,
     slots: HashMap<u32, u16>,
-    wide: bool,
+    pub wide: bool,
 }
 
 const NO_SRC: Src = Src {
@@ -95,11 +95,10 @@ impl Decoder {
         }
         let mut roles: Vec<Role> = row.roles.to_vec();
         let mut operands: Vec<&str> = line.operands.iter().map(String::as_str).collect();
-        if name.starts_with("global_atomic") || name.starts_with("flat_atomic") {
-            if line.modifiers.iter().any(|(n, _)| n == "sc0") {
-                inst.flags |= RETURNS;
-                roles.insert(0, Role::Dst(Ty::Rows));
-            }
+        let atomic = name.starts_with("global_atomic") || name.starts_with("flat_atomic");
+        if atomic && line.modifiers.iter().any(|(n, _)| n == "sc0") {
+            inst.flags |= RETURNS;
+            roles.insert(0, Role::Dst(Ty::Rows));
         }
         if row.class == Class::Branch && operands.len() == 1 && roles.is_empty() {
             let offset = operands.pop()?.parse::<u16>().ok()? as i16;

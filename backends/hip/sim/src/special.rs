@@ -177,7 +177,7 @@ fn move_lanes(cx: &mut Cpu<'_>, sp: &Special, lanes: &mut [Lanes; 2], ok: &mut [
     let (mut enabled, mut some, mut known) = (0u64, 0u64, [0u64; 2]);
     for l in 0..64 {
         let (s, there) = (source[l] & 63, source[l] < 64);
-        enabled |= u64::from(sp.row_mask >> (l / 16) & sp.bank_mask >> (l / 4 & 3) & 1) << l;
+        enabled |= u64::from((sp.row_mask >> (l / 16)) & (sp.bank_mask >> ((l / 4) & 3)) & 1) << l;
         some |= (u64::from(there) & exec >> s & 1) << l;
         known[0] |= (had[0] >> s & 1) << l;
         known[1] |= (had[1] >> s & 1) << l;

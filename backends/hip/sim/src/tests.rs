@@ -7,19 +7,31 @@ use crate::lds::Lds;
 use crate::listing;
 use crate::memory::Memory;
 
-/// Runs one instruction on a wave that `set` prepared.
-fn execute(text: &str, set: impl FnOnce(&mut Wave)) -> (Wave, Step) {
+/// Runs one instruction on a wave that `set` prepared, as any CPU runs it and, where it can, with AVX-512.
+fn execute(text: &str, set: impl Fn(&mut Wave)) -> (Wave, Step) {
+    let (w, step) = execute_as(text, &set, false);
+    if crate::inst::wide_cpu() {
+        let (wide, _) = execute_as(text, &set, true);
+        let same = w.regs.iter().zip(&wide.regs).take(256).all(|(a, b)| a.0 == b.0);
+        assert!(same && w.s == wide.s && w.init == wide.init, "{text}: both codes give the same");
+    }
+    (w, step)
+}
+
+fn execute_as(text: &str, set: impl Fn(&mut Wave), wide: bool) -> (Wave, Step) {
     let line = listing::instruction(text);
     let mut decoder = Decoder::new();
+    decoder.wide = wide;
     let inst = decoder.decode(&line);
     let mut w = Wave::new(&decoder.consts);
     w.reset();
+    w.wide = wide;
     w.set_s64(126, !0, true);
     set(&mut w);
     let (mut lds, mut tally) = (Lds::new(1024, 1), Tally::default());
     let view = Memory::new(0).view([]);
     let mut cx = Cpu { w: &mut w, lds: &mut lds, mem: &view, tally: &mut tally };
-    // SAFETY: the decoder chose functions this CPU can run.
+    // SAFETY: wide functions are only asked for where `wide_cpu` says that this CPU runs them.
     let step = unsafe { (inst.run)(&mut cx, &inst) };
     (w, step)
 }
@@ -318,7 +330,7 @@ fn memory() {
     let m = Memory::new(4096);
     let a = m.alloc(100, "a").expect("fits");
     let b = m.alloc(100, "b").expect("fits");
-    assert!(a % 256 == 0 && b % 256 == 0 && b > a + 100);
+    assert!(a.is_multiple_of(256) && b.is_multiple_of(256) && b > a + 100);
     assert!(m.alloc(4096, "c").is_err());
     let mut out = [0; 4];
     assert!(m.read(a, &mut out).is_err(), "nothing was written");
