@@ -1,5 +1,7 @@
 //! Comparisons: a bit a lane into a scalar pair, and into EXEC for `v_cmpx`.
 
+#![allow(clippy::neg_cmp_op_on_partial_ord, reason = "that is what the instructions compute")]
+
 use crate::convert::h2f;
 use crate::cpu::{Cpu, EXEC, Step};
 use crate::inst::{Class, Inst, Role, Row, exec};
@@ -97,7 +99,6 @@ macro_rules! integers {
 }
 
 /// `n` relations are negations, true where an operand is NaN. `$w` makes a comparable float of an operand.
-#[allow(clippy::neg_cmp_op_on_partial_ord, reason = "that is what the instructions compute")]
 macro_rules! floats {
     ($t:literal, $a:ty, $w:expr) => {
         family!($t, $a, $a, {

@@ -52,6 +52,8 @@ pub(crate) struct Wave {
     pub initial_exec: u64,
     pub id: u32,
     pub addr: Box<[u64; 64]>,
+    /// This CPU runs the wide functions.
+    pub wide: bool,
 }
 
 impl Wave {
@@ -71,6 +73,7 @@ impl Wave {
             initial_exec: 0,
             id: 0,
             addr: Box::new([0; 64]),
+            wide: crate::inst::wide_cpu(),
         }
     }
 

@@ -7,6 +7,7 @@ use crate::inst::{
 };
 use crate::listing::Line;
 use crate::operand::{self, Operand, Thing};
+use crate::special::dpp_lane;
 use crate::table;
 use std::collections::HashMap;
 
@@ -14,7 +15,7 @@ use std::collections::HashMap;
 pub(crate) struct Decoder {
     pub consts: Vec<Lanes>,
     slots: HashMap<u32, u16>,
-    wide: bool,
+    pub wide: bool,
 }
 
 const NO_SRC: Src = Src {
@@ -32,7 +33,16 @@ const NO_SRC: Src = Src {
 const NO_DST: Dst = Dst { kind: Kind::None, ty: Ty::B32, reg: 0, words: 0 };
 
 /// Operations that leave the high half of their destination alone; all other 16-bit ones clear it.
-const KEEP_HIGH: &[&str] = &["v_fma_f16", "v_mad_f16", "v_mad_u16", "v_mad_i16", "v_div_fixup_f16", "v_fma_mixlo_f16"];
+const KEEP_HIGH: &[&str] = &[
+    "v_fma_f16",
+    "v_mad_f16",
+    "v_mad_u16",
+    "v_mad_i16",
+    "v_div_fixup_f16",
+    "v_fma_mixlo_f16",
+    "v_cvt_pk_fp8_f32",
+    "v_cvt_pk_bf8_f32",
+];
 
 impl Decoder {
     pub(crate) fn new() -> Decoder {
@@ -74,6 +84,10 @@ impl Decoder {
         for suffix in ["_e32", "_e64", "_dpp", "_sdwa"] {
             name = name.strip_suffix(suffix).unwrap_or(name);
         }
+        if matches!(name, "s_setreg_imm32_b32" | "s_setreg_b32") {
+            let operands: Vec<&str> = line.operands.iter().map(String::as_str).collect();
+            return table::setreg(self.blank(&table::UNKNOWN, line), &operands);
+        }
         let row = row_of(name, line)?;
         let mut inst = self.blank(row, line);
         if row.class == Class::Wait {
@@ -81,13 +95,10 @@ impl Decoder {
         }
         let mut roles: Vec<Role> = row.roles.to_vec();
         let mut operands: Vec<&str> = line.operands.iter().map(String::as_str).collect();
-        if name.starts_with("global_atomic") || name.starts_with("flat_atomic") {
-            if line.modifiers.iter().any(|(n, _)| n == "sc0") {
-                inst.flags |= RETURNS;
-                roles.insert(0, Role::Dst(Ty::Rows));
-            }
-        } else if name == "s_setreg_imm32_b32" || name == "s_setreg_b32" || name == "s_getreg_b32" {
-            return table::setreg(inst, &operands);
+        let atomic = name.starts_with("global_atomic") || name.starts_with("flat_atomic");
+        if atomic && line.modifiers.iter().any(|(n, _)| n == "sc0") {
+            inst.flags |= RETURNS;
+            roles.insert(0, Role::Dst(Ty::Rows));
         }
         if row.class == Class::Branch && operands.len() == 1 && roles.is_empty() {
             let offset = operands.pop()?.parse::<u16>().ok()? as i16;
@@ -289,6 +300,9 @@ fn special(line: &Line, name: &str, roles: &[Role]) -> Option<Option<Special>> {
         }
     }
     sp.sdwa = is_sdwa.then_some(sdwa);
+    if let Some(dpp) = sp.dpp {
+        sp.from = (0..64).map(|l| dpp_lane(dpp, l).map_or(64, |l| l as u8)).collect();
+    }
     let signed = line.operands.iter().skip(1).any(|o| operand::parse(o).is_some_and(|o| o.neg || o.abs || o.sext));
     let plain = !signed && !keep_high && !mix && line.modifiers.is_empty() && !is_sdwa;
     Some((!plain).then_some(sp))

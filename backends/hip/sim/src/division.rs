@@ -159,6 +159,7 @@ fn fixup64(q: f64, d: f64, n: f64) -> f64 {
 }
 
 /// An operation of three sources with a mask going in (VCC) or out (the scalar destination).
+#[inline(always)]
 fn masked<T: Lane>(cx: &mut Cpu<'_>, i: &Inst, out: bool, f: impl Fn(T, T, T, bool) -> (T, bool)) -> Step {
     let known = prepare(cx, i, true)?;
     let vcc = cx.w.s64(VCC);
@@ -166,13 +167,15 @@ fn masked<T: Lane>(cx: &mut Cpu<'_>, i: &Inst, out: bool, f: impl Fn(T, T, T, bo
         return Err(crate::cross::unknown_scalar(VCC));
     }
     let (mut lo, mut hi, mut mask) = (Lanes::ZERO, Lanes::ZERO, 0u64);
+    let lanes = |k: usize| {
+        let [a, b] = i.src[k].slot;
+        let a = &cx.w.regs[a as usize].0;
+        (a, if crate::lanes::wide(T::TY) { &cx.w.regs[b as usize].0 } else { a })
+    };
+    let (a, b, c) = (lanes(0), lanes(1), lanes(2));
     for l in 0..64 {
-        let arg = |k: usize| {
-            let [a, b] = i.src[k].slot;
-            let high = if crate::lanes::wide(T::TY) { cx.w.regs[b as usize].0[l] } else { 0 };
-            T::get(cx.w.regs[a as usize].0[l], high)
-        };
-        let (x, bit) = f(arg(0), arg(1), arg(2), vcc >> l & 1 != 0);
+        let get = |x: (&[u32; 64], &[u32; 64])| T::get(x.0[l], x.1[l]);
+        let (x, bit) = f(get(a), get(b), get(c), vcc >> l & 1 != 0);
         (lo.0[l], hi.0[l]) = x.put();
         mask |= u64::from(bit) << l;
     }

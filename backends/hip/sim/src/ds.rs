@@ -80,6 +80,7 @@ fn read(cx: &mut Cpu<'_>, i: &Inst, bytes: u32, part: Part) -> Step {
 }
 
 /// Two reads at offsets counted in elements, or in 64 elements.
+#[inline(always)]
 fn read2(cx: &mut Cpu<'_>, i: &Inst, bytes: u32, unit: i64) -> Step {
     let d = i.dst.reg as usize;
     // The destination may overlap the address.
@@ -125,6 +126,7 @@ fn write_at(cx: &mut Cpu<'_>, i: &Inst, offset: i64, k: usize, bytes: u32, high:
     Ok(())
 }
 
+#[inline(always)]
 fn write2(cx: &mut Cpu<'_>, i: &Inst, bytes: u32, unit: i64) -> Step {
     write_at(cx, i, i.imm * unit, 1, bytes, false)?;
     write_at(cx, i, i.imm2 * unit, 2, bytes, false)
@@ -223,7 +225,7 @@ pub(crate) fn swizzle(text: &str) -> Option<i64> {
         ("QUAD_PERM", [a, b, c, d]) => 0x8000 | a | b << 2 | c << 4 | d << 6,
         ("SWAP", [n]) => 31 | n << 10,
         ("REVERSE", [n]) => 31 | (n - 1) << 10,
-        ("BROADCAST", [n, l]) => 32 - n | l << 5,
+        ("BROADCAST", [n, l]) => (32 - n) | (l << 5),
         _ => return None,
     })
 }

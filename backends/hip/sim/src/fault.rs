@@ -43,7 +43,7 @@ pub enum Fault {
     #[error("{} {bytes} bytes at {address:#x}, outside every allocation ({nearest}){at}", verb(*.write))]
     OutOfBounds {
         /// Where.
-        at: Location,
+        at: Box<Location>,
         /// The address accessed.
         address: u64,
         /// How many bytes a lane accesses.
@@ -57,7 +57,7 @@ pub enum Fault {
     #[error("{register} is used but holds no value: never written, or from memory that nothing wrote{at}")]
     UninitialisedRegister {
         /// Where.
-        at: Location,
+        at: Box<Location>,
         /// The register.
         register: String,
     },
@@ -65,7 +65,7 @@ pub enum Fault {
     #[error("{what} at {address:#x} is read but was never written{at}")]
     UninitialisedMemory {
         /// Where.
-        at: Location,
+        at: Box<Location>,
         /// The address.
         address: u64,
         /// The allocation, or LDS.
@@ -75,7 +75,7 @@ pub enum Fault {
     #[error("{bytes}-byte access at {address:#x} is misaligned{at}")]
     Misaligned {
         /// Where.
-        at: Location,
+        at: Box<Location>,
         /// The address (of LDS: the offset).
         address: u64,
         /// Bytes of the access.
@@ -85,7 +85,7 @@ pub enum Fault {
     #[error("divergent barrier: {why}{at}")]
     DivergentBarrier {
         /// Where.
-        at: Location,
+        at: Box<Location>,
         /// What diverges.
         why: String,
     },
@@ -93,7 +93,7 @@ pub enum Fault {
     #[error("LDS race at offset {address:#x}: wave {other} {} it since the last barrier{at}", past(*.other_write))]
     LdsRace {
         /// Where.
-        at: Location,
+        at: Box<Location>,
         /// Offset in LDS.
         address: u64,
         /// The other wave.
@@ -105,7 +105,7 @@ pub enum Fault {
     #[error("{} {bytes} bytes at LDS offset {address:#x} of {size:#x}{at}", verb(*.write))]
     LdsOutOfBounds {
         /// Where.
-        at: Location,
+        at: Box<Location>,
         /// Offset in LDS.
         address: u64,
         /// Bytes a lane accesses.
@@ -119,13 +119,13 @@ pub enum Fault {
     #[error("unknown opcode{at}")]
     UnknownOpcode {
         /// Where.
-        at: Location,
+        at: Box<Location>,
     },
     /// The instruction is known, but what it asks for is not emulated.
     #[error("not emulated: {why}{at}")]
     Unsupported {
         /// Where.
-        at: Location,
+        at: Box<Location>,
         /// What it asks for.
         why: String,
     },
@@ -133,13 +133,13 @@ pub enum Fault {
     #[error("scratch memory is used{at}")]
     Scratch {
         /// Where.
-        at: Location,
+        at: Box<Location>,
     },
     /// A wave runs without end.
     #[error("more than {instructions} instructions in one wave{at}")]
     Runaway {
         /// Where.
-        at: Location,
+        at: Box<Location>,
         /// The limit.
         instructions: u64,
     },
@@ -188,6 +188,7 @@ pub(crate) enum What {
 impl Cause {
     /// The fault with its place; `describe` names the allocation nearest to an address.
     pub(crate) fn at(self, at: Location, describe: impl Fn(u64) -> String) -> Fault {
+        let at = Box::new(at);
         match self.what {
             What::OutOfBounds { address, bytes, write } => {
                 Fault::OutOfBounds { at, address, bytes, write, nearest: describe(address) }

@@ -127,6 +127,8 @@ pub(crate) enum Dpp {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Special {
     pub dpp: Option<Dpp>,
+    /// The lane each lane reads by DPP; 64 for none.
+    pub from: Vec<u8>,
     pub row_mask: u8,
     pub bank_mask: u8,
     pub bound_ctrl: bool,
@@ -236,6 +238,25 @@ macro_rules! exec {
     }};
 }
 pub(crate) use exec;
+
+/// Calls an `#[inline(always)]` function, compiled for AVX-512 where this CPU has it. For code that every family shares.
+macro_rules! either {
+    ($cx:ident, $f:ident($($arg:ident: $t:ty),*) -> $r:ty) => {{
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+            fn wide($cx: &mut $crate::cpu::Cpu<'_>, $($arg: $t),*) -> $r {
+                $f($cx, $($arg),*)
+            }
+            if $cx.w.wide {
+                // SAFETY: the flag says that this CPU has the features.
+                return unsafe { wide($cx, $($arg),*) };
+            }
+        }
+        $f($cx, $($arg),*)
+    }};
+}
+pub(crate) use either;
 
 /// Whether this CPU runs [`Exec::wide`].
 pub(crate) fn wide_cpu() -> bool {

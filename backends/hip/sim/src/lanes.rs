@@ -10,7 +10,7 @@
 
 use crate::cpu::{Cpu, Lanes, Step, Stop, fault};
 use crate::fault::{Cause, What};
-use crate::inst::{Inst, Kind, Ty};
+use crate::inst::{Inst, Kind, Ty, either};
 use crate::special;
 
 /// A type that a lane's operand has.
@@ -77,6 +77,11 @@ pub(crate) const fn wide(ty: Ty) -> bool {
 /// Makes the sources' slots hold the lanes to read, and says which lanes of the low and of all words hold values.
 #[inline(never)]
 pub(crate) fn prepare(cx: &mut Cpu<'_>, i: &Inst, strict: bool) -> Result<[u64; 2], Stop> {
+    either!(cx, sources(i: &Inst, strict: bool) -> Result<[u64; 2], Stop>)
+}
+
+#[inline(always)]
+fn sources(cx: &mut Cpu<'_>, i: &Inst, strict: bool) -> Result<[u64; 2], Stop> {
     let exec = cx.w.exec();
     cx.w.wmask = exec;
     if i.special.is_some() {

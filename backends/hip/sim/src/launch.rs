@@ -260,7 +260,7 @@ impl<'a> Group<'a> {
         let mut ids = Lanes::ZERO;
         for l in 0..lanes {
             let t = first + l;
-            ids.0[l as usize] = t % bx | (t / bx % by) << 10 | (t / (bx * by)) << 20;
+            ids.0[l as usize] = (t % bx) | ((t / bx % by) << 10) | (t / (bx * by)) << 20;
         }
         wave.regs[0] = ids;
         wave.init[0] = exec;

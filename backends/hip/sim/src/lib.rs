@@ -27,6 +27,8 @@
 //! pointer to a function with a loop over 64 lanes (`lanes.rs`), compiled for any CPU and for AVX-512. The opcode table
 //! is made of one file for each family of instructions.
 
+#![allow(clippy::needless_range_loop, reason = "loops over lanes index several registers")]
+
 mod compare;
 mod convert;
 mod counts;
@@ -53,6 +55,8 @@ mod salu;
 mod smem;
 mod special;
 mod table;
+#[cfg(test)]
+mod tests;
 mod valu_float;
 mod valu_half;
 mod valu_int;

@@ -313,7 +313,7 @@ impl Memory {
             to.byte(d + i).store(*b, Relaxed);
             if from.known(o + i, 1) {
                 to.mark(d + i, 1);
-            } else if to.known(d + i, 1) {
+            } else {
                 to.forget(d + i);
             }
         }

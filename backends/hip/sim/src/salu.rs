@@ -153,7 +153,7 @@ pub(crate) const ROWS: &[Row] = &[
     s!("s_sext_i32_i8", [D, S], |a, _b, _c| only(a as i8 as u32)),
     s!("s_sext_i32_i16", [D, S], |a, _b, _c| only(a as i16 as u32)),
     s!("s_abs_i32", [D, S], |a, _b, _c| nz32((a as i32).wrapping_abs() as u32)),
-    s!("s_add_u32", [D, S, S], |a, b, _c| (a + b & 0xffff_ffff, Some(a + b >> 32 != 0))),
+    s!("s_add_u32", [D, S, S], |a, b, _c| ((a + b) & 0xffff_ffff, Some((a + b) >> 32 != 0))),
     s!(carry "s_addc_u32", [D, S, S], |a, b, c| {
         let x = a + b + u64::from(c);
         (x & 0xffff_ffff, Some(x >> 32 != 0))
@@ -175,7 +175,7 @@ pub(crate) const ROWS: &[Row] = &[
     s!(dst "s_cmov_b64", [DQ, Q, Q], |a, b, c| (if c { a } else { b }, None)),
     s!(dst "s_cmovk_i32", [D, S, S], |a, b, c| (if c { u64::from(a as i16 as u32) } else { b }, None)),
     s!("s_mul_i32", [D, S, S], |a, b, _c| only((a as u32).wrapping_mul(b as u32))),
-    s!("s_mul_hi_u32", [D, S, S], |a, b, _c| (a * b >> 32, None)),
+    s!("s_mul_hi_u32", [D, S, S], |a, b, _c| ((a * b) >> 32, None)),
     s!("s_mul_hi_i32", [D, S, S], |a, b, _c| { only(((i64::from(a as i32) * i64::from(b as i32)) >> 32) as u32) }),
     s!("s_min_u32", [D, S, S], |a, b, _c| (a.min(b), Some(a <= b))),
     s!("s_max_u32", [D, S, S], |a, b, _c| (a.max(b), Some(a >= b))),

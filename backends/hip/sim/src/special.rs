@@ -4,7 +4,7 @@
 
 use crate::convert::{f2h, h2f};
 use crate::cpu::{Cpu, Lanes, Stop};
-use crate::inst::{Dpp, Inst, Kind, Sel, Special, Src, Ty, Unused};
+use crate::inst::{Dpp, Inst, Kind, Sel, Special, Src, Ty, Unused, either};
 use crate::lanes::unknown;
 
 /// The lane a DPP operand of lane `l` comes from, if there is one.
@@ -52,6 +52,7 @@ fn each(x: &mut Lanes, f: impl Fn(u32) -> u32) {
     }
 }
 
+#[inline(always)]
 fn select(x: &mut Lanes, sel: Sel, sext: bool) {
     match (sel, sext) {
         (Sel::Dword, _) => {}
@@ -63,6 +64,7 @@ fn select(x: &mut Lanes, sel: Sel, sext: bool) {
 }
 
 /// Clears, then flips the sign bits in `bits`.
+#[inline(always)]
 fn sign(x: &mut Lanes, bits: u32, neg: bool, abs: bool) {
     let (keep, flip) = (if abs { !bits } else { !0 }, if neg { bits } else { 0 });
     if neg || abs {
@@ -71,6 +73,7 @@ fn sign(x: &mut Lanes, bits: u32, neg: bool, abs: bool) {
 }
 
 /// Applies everything but DPP to source `k`, and says which words of the lanes hold values then.
+#[inline(always)]
 fn modify(sp: &Special, s: &Src, k: usize, x: &mut [Lanes; 2], ok: &mut [u64; 2]) {
     let bit = |bits: u8| bits >> k & 1 != 0;
     if let (Some(sdwa), true) = (&sp.sdwa, k < 2) {
@@ -111,8 +114,14 @@ fn modify(sp: &Special, s: &Src, k: usize, x: &mut [Lanes; 2], ok: &mut [u64; 2]
     }
 }
 
+/// Prepares the sources of an instruction that has modifiers.
 #[inline(never)]
 pub(crate) fn prepare(cx: &mut Cpu<'_>, i: &Inst, strict: bool) -> Result<[u64; 2], Stop> {
+    either!(cx, sources(i: &Inst, strict: bool) -> Result<[u64; 2], Stop>)
+}
+
+#[inline(always)]
+fn sources(cx: &mut Cpu<'_>, i: &Inst, strict: bool) -> Result<[u64; 2], Stop> {
     let Some(sp) = i.special.as_deref() else { return Ok([!0; 2]) };
     let exec = cx.w.exec();
     let mut known = [!0u64; 2];
@@ -132,8 +141,8 @@ pub(crate) fn prepare(cx: &mut Cpu<'_>, i: &Inst, strict: bool) -> Result<[u64; 
             } else {
                 whole(value)
             };
-            if let (Some(dpp), 0) = (sp.dpp, k) {
-                move_lanes(cx, sp, dpp, &mut x, &mut ok, exec);
+            if sp.dpp.is_some() && k == 0 {
+                move_lanes(cx, sp, &mut x, &mut ok, exec);
             }
             modify(sp, s, k, &mut x, &mut ok);
             cx.w.regs[s.slot[0] as usize] = x[0];
@@ -161,24 +170,27 @@ pub(crate) fn prepare(cx: &mut Cpu<'_>, i: &Inst, strict: bool) -> Result<[u64; 
 }
 
 /// Moves source 0 between lanes, and leaves out of `wmask` the lanes that get nothing.
-fn move_lanes(cx: &mut Cpu<'_>, sp: &Special, dpp: Dpp, lanes: &mut [Lanes; 2], ok: &mut [u64; 2], exec: u64) {
+#[inline(always)]
+fn move_lanes(cx: &mut Cpu<'_>, sp: &Special, lanes: &mut [Lanes; 2], ok: &mut [u64; 2], exec: u64) {
     let (from, had) = (*lanes, *ok);
-    let (mut mask, mut known) = (exec, [0u64; 2]);
+    let Some(source) = sp.from.first_chunk::<64>() else { return };
+    let (mut enabled, mut some, mut known) = (0u64, 0u64, [0u64; 2]);
     for l in 0..64 {
-        let enabled = sp.row_mask >> (l / 16) & 1 != 0 && sp.bank_mask >> (l / 4 & 3) & 1 != 0;
-        let source = dpp_lane(dpp, l).filter(|s| exec >> s & 1 != 0);
-        if !enabled || source.is_none() && !sp.bound_ctrl {
-            mask &= !(1 << l);
-        }
-        // A lane without a source reads 0.
-        let (s, some) = (source.unwrap_or(0), u32::from(source.is_some()).wrapping_neg());
-        for w in 0..2 {
-            lanes[w].0[l] = from[w].0[s] & some;
-            known[w] |= (had[w] >> s & 1 | u64::from(some == 0)) << l;
-        }
+        let (s, there) = (source[l] & 63, source[l] < 64);
+        enabled |= u64::from((sp.row_mask >> (l / 16)) & (sp.bank_mask >> ((l / 4) & 3)) & 1) << l;
+        some |= (u64::from(there) & exec >> s & 1) << l;
+        known[0] |= (had[0] >> s & 1) << l;
+        known[1] |= (had[1] >> s & 1) << l;
     }
-    *ok = known;
-    cx.w.wmask = mask;
+    // A lane without a source reads 0, or is left alone.
+    for w in 0..2 {
+        for l in 0..64 {
+            let there = ((some >> l & 1) as u32).wrapping_neg();
+            lanes[w].0[l] = from[w].0[(source[l] & 63) as usize] & there;
+        }
+        ok[w] = known[w] | !some;
+    }
+    cx.w.wmask = exec & enabled & if sp.bound_ctrl { !0 } else { some };
 }
 
 fn scale32(x: f32, sp: &Special) -> f32 {
@@ -198,8 +210,18 @@ fn scale32(x: f32, sp: &Special) -> f32 {
     }
 }
 
+/// Changes a result as the modifiers say.
 #[inline(never)]
 pub(crate) fn finish(cx: &mut Cpu<'_>, i: &Inst, ty: Ty, lo: &mut Lanes, hi: &mut Lanes) {
+    let plain = i.special.as_deref().is_none_or(|sp| {
+        !(sp.clamp || sp.omod != 0 || sp.keep_high || sp.write_high || sp.sdwa.is_some() || sp.op_sel != 0)
+    });
+    if !plain {
+        result(cx, i, ty, lo, hi);
+    }
+}
+
+fn result(cx: &mut Cpu<'_>, i: &Inst, ty: Ty, lo: &mut Lanes, hi: &mut Lanes) {
     let Some(sp) = i.special.as_deref() else { return };
     if sp.clamp || sp.omod != 0 {
         for l in 0..64 {

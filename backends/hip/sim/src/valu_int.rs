@@ -76,10 +76,7 @@ fn perm(a: u32, b: u32, sel: u32) -> u32 {
 }
 
 #[inline(always)]
-fn med3<T: Ord>(a: T, b: T, c: T) -> T
-where
-    T: Copy,
-{
+fn med3<T: Ord + Copy>(a: T, b: T, c: T) -> T {
     a.min(b).max(a.max(b).min(c))
 }
 
