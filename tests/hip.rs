@@ -1,7 +1,8 @@
 //! The HIP backend: every kernel as machine code for gfx942, its lowering, and what is wrong with a kernel that is wrong.
 
 use crate::conformance::run;
-use crate::support::{CLANG, Outcome, all, engine, hip_sim, synth_tiny, trial};
+use crate::p1::MIXES;
+use crate::support::{CLANG, Outcome, all, cpu, engine, hip_sim, synth_tiny, trial, within};
 use greta_backend::{Backend, Batch, CompileOptions, RouteRule, RowsWanted, SeqId, Session, StepOut, StepSize, Want};
 use greta_hip::compile::{Clang, CodeObject};
 use greta_hip::driver::sim::Sim;
@@ -10,13 +11,17 @@ use greta_hip::kernels::Source;
 use greta_hip::{Hip, HipOptions, Target};
 use greta_models::{Arithmetic, Engine, EngineOptions, Model};
 use greta_ops::{DType, Op};
+use greta_trace::judge::VerdictKind;
+use greta_trace::prompts;
+use greta_trace::verify::{VerifyOptions, verify};
 use libtest_mimic::Trial;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub fn trials() -> Vec<Trial> {
-    vec![
+    let mut list = vec![
         trial("hip/kernels_compile_without_spill", resources),
         trial("hip/kernels_hold_the_instructions", instructions),
         trial("hip/kernels_compile_for_nvidia", nvidia),
@@ -26,7 +31,42 @@ pub fn trials() -> Vec<Trial> {
         trial("hip/largest_logits", largest),
         trial("hip/captured_launches", captured),
         trial("hip/cache_grows_forks_and_is_cut", cache),
-    ]
+    ];
+    for mix in MIXES {
+        for arith in [Arithmetic::Exact, Arithmetic::Int8] {
+            list.push(trial(format!("hip/clean_and_as_on_the_cpu/{mix}/{arith}"), move || clean(mix, arith)));
+        }
+    }
+    list
+}
+
+/// Every op of a model's run is within its bound, prompt and decode steps, and the logits are the CPU's.
+///
+/// Backends sum in different orders, so logits differ by f32 rounding; in `int8` a value that lies on a tie may get
+/// another code, which moves logits by some hundredths of their size.
+fn clean(mix: &str, arith: Arithmetic) -> Result<(), Outcome> {
+    let model = Arc::new(Model::open(&synth_tiny(mix)?)?);
+    let hip = hip_sim(1)?;
+    let options = EngineOptions { arith, kv: DType::F32, ..EngineOptions::default() };
+    let mut prompts = prompts::built_in(&model, &["p4_sys".into()], 256)?;
+    prompts.iter_mut().for_each(|p| p.tokens.truncate(24));
+    let mut failures = Vec::new();
+    let found = verify(&model, &hip, &options, &prompts, &VerifyOptions::default(), None, &|_, _, _| true)?;
+    if found.verified.verdict.verdict != VerdictKind::Clean || !found.verified.taps_change_nothing {
+        failures.push(format!("{:?}: {:?}", found.verified.verdict.verdict, found.verified.verdict.culprit));
+    }
+    let logits = |backend: &dyn Backend| -> Result<Vec<f32>, Outcome> {
+        let engine = Engine::new(model.clone(), backend, &options)?;
+        Ok(engine.context()?.prefill(&prompts[0].tokens, &mut |_, _| true)?.unwrap_or_default())
+    };
+    let (ours, want) = (logits(&hip)?, logits(&cpu(2)?)?);
+    let rms = (want.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / want.len() as f64).sqrt();
+    let worst = ours.iter().zip(&want).map(|(a, b)| f64::from(a - b).abs()).fold(0.0, f64::max) / rms;
+    let limit = if arith == Arithmetic::Exact { 1e-4 } else { 0.05 };
+    if ours.len() != want.len() || ours.iter().any(|x| x.is_nan()) || !within(worst, limit) {
+        failures.push(format!("logits are off the CPU's by {worst:.1e} of their size, the limit is {limit:.0e}"));
+    }
+    all(failures)
 }
 
 fn clang() -> Result<&'static Clang, Outcome> {

@@ -10,7 +10,7 @@ use greta_ops::DType;
 use libtest_mimic::Trial;
 use std::sync::Arc;
 
-const MIXES: [&str; 13] =
+pub const MIXES: [&str; 13] =
     ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K"];
 
 /// Values inside the model that are compared too: behind the attention, and what leaves a block.
@@ -20,17 +20,15 @@ pub fn trials() -> Vec<Trial> {
     let mut list = Vec::new();
     for mix in MIXES {
         for arith in [Arithmetic::Exact, Arithmetic::Int8] {
-            list.push(trial(format!("p1/{mix}/{arith}"), move || {
-                prefill_is_decode(mix, arith, 75, &[1, 7, 32, 512], on_cpu)
-            }));
-            // Chunks on either side of where its kernels change; positions on either side of an attention segment's end.
-            list.push(trial(format!("p1/hip-sim/{mix}/{arith}"), move || {
-                prefill_is_decode(mix, arith, 138, &[1, 23, 512], on_hip)
-            }));
+            list.push(trial(format!("p1/{mix}/{arith}"), move || prefill_is_decode(mix, arith, &CPU)));
+            // Weights that are not quantised have one arithmetic.
+            if arith == Arithmetic::Exact || mix.starts_with('Q') {
+                list.push(trial(format!("p1/hip-sim/{mix}/{arith}"), move || prefill_is_decode(mix, arith, &HIP)));
+            }
         }
     }
     // Longer than the largest chunk, so that chunks of 512 are cut as well.
-    list.push(trial("p1/long", || prefill_is_decode("Q4_K_M", Arithmetic::Int8, 560, &[7, 32, 512], on_cpu)));
+    list.push(trial("p1/long", || prefill_is_decode("Q4_K_M", Arithmetic::Int8, &LONG)));
     for mix in MIXES {
         list.push(trial(format!("p1/instruction_sets/{mix}"), move || instruction_sets(mix)));
     }
@@ -73,19 +71,39 @@ fn on_hip() -> Result<Vec<Box<dyn Backend>>, Outcome> {
     Ok(vec![Box::new(hip_sim(1)?)])
 }
 
-fn prefill_is_decode(
-    mix: &str,
-    arith: Arithmetic,
-    len: usize,
-    chunks: &[usize],
+/// How prompts are cut in what is compared, and on what it runs.
+struct Runs {
     backends: Backends,
-) -> Result<(), Outcome> {
+    /// Tokens of each sequence.
+    lengths: &'static [usize],
+    /// Chunk sizes, of which the last repeats: each sequence alone.
+    alone: &'static [&'static [usize]],
+    /// The same with all sequences in one batch.
+    together: &'static [&'static [usize]],
+}
+
+const CPU: Runs = Runs {
+    backends: on_cpu,
+    lengths: &[75, 72, 69, 66],
+    alone: &[&[1], &[7], &[32], &[512]],
+    together: &[&[1], &[7], &[32], &[128]],
+};
+
+const LONG: Runs =
+    Runs { lengths: &[560, 557, 554, 551], alone: &[&[7], &[32], &[512]], together: &[&[7], &[32], &[128]], ..CPU };
+
+/// Steps on either side of where kernels change (16 tokens), positions on either side of where attention's segments do
+/// (128); tokens are few, for each instruction of each wave is executed.
+const HIP: Runs = Runs { backends: on_hip, lengths: &[134, 20], alone: &[&[512]], together: &[&[17], &[126, 1]] };
+
+fn prefill_is_decode(mix: &str, arith: Arithmetic, runs: &Runs) -> Result<(), Outcome> {
     let model = synth_tiny(mix)?;
     let token = |s: usize, i: usize| ((i * 7919 + s * 104_729 + i * i) % 1000) as u32;
-    let sequences: Vec<Vec<u32>> = (0..4).map(|s| (0..len - s * 3).map(|i| token(s, i)).collect()).collect();
+    let lengths = runs.lengths.iter().enumerate();
+    let sequences: Vec<Vec<u32>> = lengths.map(|(s, &n)| (0..n).map(|i| token(s, i)).collect()).collect();
     let mut failures = Vec::new();
     let mut first: Option<Vec<Rows>> = None;
-    for (i, backend) in backends()?.iter().enumerate() {
+    for (i, backend) in (runs.backends)()?.iter().enumerate() {
         let outputs = INSIDE.iter().map(|s| s.to_string()).collect();
         let options = EngineOptions {
             arith,
@@ -96,17 +114,18 @@ fn prefill_is_decode(
             ..EngineOptions::default()
         };
         let engine = engine(&model, &**backend, &options)?;
-        for &chunk in chunks {
-            let alone: Vec<Rows> = sequences
-                .iter()
-                .map(|s| run(engine.executable(), std::slice::from_ref(s), chunk).map(|mut r| r.remove(0)))
-                .collect::<Result<_, _>>()?;
-            let together = run(engine.executable(), &sequences, chunk.min(128))?;
-            let want = first.get_or_insert_with(|| alone.clone());
-            for (what, got) in [("alone", &alone), ("four in a batch", &together)] {
-                if let Some(at) = difference(want, got) {
-                    failures.push(format!("chunks of {chunk}, {what}, {} {}: {at}", backend.name(), i + 1));
-                }
+        let each = |cuts: &[usize]| -> Result<Vec<Rows>, Outcome> {
+            let alone = |s: &Vec<u32>| run(engine.executable(), std::slice::from_ref(s), cuts).map(|mut r| r.remove(0));
+            sequences.iter().map(alone).collect()
+        };
+        let alone = runs.alone.iter().map(|cuts| ("alone", *cuts, each(cuts)));
+        let together =
+            runs.together.iter().map(|cuts| ("in a batch", *cuts, run(engine.executable(), &sequences, cuts)));
+        for (what, cuts, got) in alone.chain(together) {
+            let got = got?;
+            let want = first.get_or_insert_with(|| got.clone());
+            if let Some(at) = difference(want, &got) {
+                failures.push(format!("chunks of {cuts:?}, {what}, {} {}: {at}", backend.name(), i + 1));
             }
         }
     }
@@ -131,12 +150,14 @@ fn difference(want: &[Rows], got: &[Rows]) -> Option<String> {
     None
 }
 
-/// Runs sequences side by side, `chunk` tokens of each a step, and gives every row's values.
-fn run(exe: &Arc<dyn Executable>, sequences: &[Vec<u32>], chunk: usize) -> Result<Vec<Rows>, Outcome> {
+/// Runs sequences side by side, so many tokens of each a step, and gives every row's values.
+fn run(exe: &Arc<dyn Executable>, sequences: &[Vec<u32>], chunks: &[usize]) -> Result<Vec<Rows>, Outcome> {
     let mut session = exe.clone().session(KvConfig { context: 600, sequences: sequences.len() })?;
     let mut rows: Vec<Rows> = vec![Vec::new(); sequences.len()];
-    let mut at = 0;
+    let (mut at, mut chunks) = (0, chunks.iter().copied());
+    let mut chunk = 1;
     while sequences.iter().any(|s| at < s.len()) {
+        chunk = chunks.next().unwrap_or(chunk);
         let mut batch = Batch::default();
         let mut owners = Vec::new();
         for (s, tokens) in sequences.iter().enumerate() {

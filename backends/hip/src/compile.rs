@@ -206,9 +206,11 @@ impl Drop for WorkFolder {
 fn find() -> Result<Clang, String> {
     let install = "install them with: apt-get install clang-22 lld-22 llvm-22 (any version from 18 on), or export \
                    GRETA_CLANG=PROGRAM";
-    if let Some(path) = std::env::var_os(CLANG_VARIABLE) {
-        return check(PathBuf::from(&path))
-            .map_err(|why| format!("{CLANG_VARIABLE}={}: {why}; {install}", Path::new(&path).display()));
+    if let Some(path) = std::env::var_os(CLANG_VARIABLE).filter(|p| !p.is_empty()) {
+        return check(PathBuf::from(&path)).map_err(|why| {
+            let why = if why.is_empty() { "it can't be run".into() } else { why };
+            format!("{CLANG_VARIABLE}={}: {why}; {install}", Path::new(&path).display())
+        });
     }
     let names = VERSIONS.rev().map(|v| format!("clang-{v}")).chain(["clang".into(), "/opt/rocm/llvm/bin/clang".into()]);
     let mut why = "none of clang-24 … clang-18, clang was found".to_string();

@@ -4,7 +4,7 @@ use super::product::{Flat, Product};
 use super::scene::Scene;
 use super::{Guess, Hypothesis, Prediction};
 use crate::judge::Class;
-use greta_ops::Op;
+use greta_ops::{Data, Op, quant};
 use std::cell::RefCell;
 
 pub(super) const ROOM: &[Hypothesis] = &[
@@ -95,5 +95,66 @@ impl<'p> Tiles<'p> {
                 false => rows[n - n0][k],
             }
         }));
+    }
+}
+
+/// Rows of a quantised weight whose codes are transposed in full tiles while scales and minima stay where they are: what a
+/// kernel that loads integer fragments wrongly multiplies with.
+pub(super) struct CodeTiles<'p> {
+    p: &'p Product<'p>,
+    format: &'static quant::Format,
+    tile: usize,
+    band: RefCell<(usize, Vec<CodeRow>)>,
+}
+
+/// A row taken apart, value by value.
+#[derive(Default)]
+struct CodeRow {
+    levels: Vec<f64>,
+    scales: Vec<f64>,
+    mins: Vec<f64>,
+}
+
+impl<'p> CodeTiles<'p> {
+    /// `None` where the weight is not quantised.
+    pub fn new(p: &'p Product<'_>, tile: usize) -> Option<CodeTiles<'p>> {
+        let Data::Packed(dtype, _) = &p.w.data else { return None };
+        Some(CodeTiles { p, format: quant::format(*dtype)?, tile, band: RefCell::new((usize::MAX, Vec::new())) })
+    }
+
+    fn take_apart(&self, n: usize) -> CodeRow {
+        let mut row = CodeRow::default();
+        let Data::Packed(dtype, bytes) = &self.p.w.data else { return row };
+        for block in self.p.w.packed_row(*dtype, bytes, n).chunks_exact(dtype.block_bytes()) {
+            let parts = self.format.parts(block);
+            for i in 0..dtype.block_len() {
+                let sub = i / self.format.sub;
+                row.levels.push(f64::from(i32::from(parts.codes[i]) - self.format.offset));
+                row.scales.push(f64::from(parts.d) * f64::from(parts.scales[sub]));
+                row.mins.push(f64::from(parts.dmin) * f64::from(parts.mins[sub]));
+            }
+        }
+        row
+    }
+
+    /// The scaled part of row `n` with its codes transposed, and its minima.
+    pub fn row(&self, n: usize, scaled: &mut Vec<f64>, mins: &mut Vec<f64>) {
+        let (tile, n0) = (self.tile, n - n % self.tile);
+        let mut band = self.band.borrow_mut();
+        if band.0 != n0 {
+            *band = (n0, (n0..(n0 + tile).min(self.p.n)).map(|n| self.take_apart(n)).collect());
+        }
+        let (rows, own) = (&band.1, &band.1[n - n0]);
+        scaled.clear();
+        scaled.extend((0..self.p.k).map(|k| {
+            let k0 = k - k % tile;
+            let level = match rows.len() == tile && k0 + tile <= self.p.k {
+                true => rows[k % tile].levels[k0 + n % tile],
+                false => own.levels[k],
+            };
+            own.scales[k] * level
+        }));
+        mins.clear();
+        mins.extend_from_slice(&own.mins);
     }
 }

@@ -1,6 +1,6 @@
 //! Tiles of a product stored or loaded transposed.
 
-use super::layout::Tiles;
+use super::layout::{CodeTiles, Tiles};
 use super::product::Product;
 use super::scene::Scene;
 use super::{Hypothesis, Prediction};
@@ -120,22 +120,29 @@ fn source(band: &Band, p: &Product<'_>, r: usize, c: usize) -> (usize, usize) {
     }
 }
 
-/// Fragments of both operands are loaded transposed.
+/// Fragments of both operands are loaded transposed. Of integer fragments the scales stay in place, and so do the sums of
+/// activations that minima are multiplied with: both were made before.
 fn operands<'s>(scene: &'s Scene<'_>) -> Vec<Prediction<'s>> {
     made(scene, &[false, true], |p, band| {
         Prediction::columns(band.detail(), move |cols: &[usize]| {
+            let codes = if band.codes { CodeTiles::new(&p, band.tile) } else { None };
             let tiles = Tiles::new(&p, band.tile);
             let x: Vec<Option<Vec<f64>>> = (0..p.x.len()).map(|r| band.transposed(r, p.k)).collect();
-            let (mut turned, mut guess) = (vec![0.0; p.k], super::Guess::default());
+            let (mut turned, mut mins, mut guess) = (vec![0.0; p.k], Vec::new(), super::Guess::default());
             let m = cols.len();
             guess.values.resize(m * x.len(), 0.0);
             guess.bounds.resize(m * x.len(), 0.0);
             for (i, &c) in cols.iter().enumerate() {
-                tiles.row(c, &mut turned);
+                match &codes {
+                    Some(codes) => codes.row(c, &mut turned, &mut mins),
+                    None => tiles.row(c, &mut turned),
+                }
                 for (r, x) in x.iter().enumerate() {
                     // The weight's tiles are full where those of the last rows are not.
                     let x = x.as_ref().unwrap_or(&p.x[r]);
-                    (guess.values[r * m + i], guess.bounds[r * m + i]) = p.dot(&turned, x);
+                    let (y, bound) = p.dot(&turned, x);
+                    let (taken, more) = if mins.is_empty() { (0.0, 0.0) } else { p.dot(&mins, &p.x[r]) };
+                    (guess.values[r * m + i], guess.bounds[r * m + i]) = (y - taken, bound + more);
                 }
             }
             guess

@@ -39,7 +39,7 @@ impl Driver for Sim {
 
     fn open(&self, ordinal: usize) -> Result<Arc<dyn Device>, DriverError> {
         if ordinal > 0 {
-            return Err(DriverError::Absent(format!("hip:sim:{ordinal}: there is one emulated device, number 0")));
+            return Err(DriverError::Absent(format!("there is no device {ordinal}; the emulated one is number 0")));
         }
         Clang::get()?;
         Ok(Arc::new(SimDevice(Arc::new(Shared {
