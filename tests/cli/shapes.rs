@@ -124,9 +124,26 @@ const SHAPES: &[Shape] = &[
         &[("/passes/0/pass", "string"), ("/passes/0/rewritten", "integer"), ("/events/0/node", "string")],
     ),
     (
+        "plan",
+        &["plan", "-m", "MODEL", "--json", "-b", "hip:gfx942", "--tokens", "20", "--depth", "100"],
+        &[
+            ("/backend", "\"hip:gfx942\""),
+            ("/tokens", "20"),
+            ("/context", "120"),
+            ("/launches/0/node", "\"embd\""),
+            ("/launches/0/kernel", "\"embed\""),
+            ("/launches/0/grid", "[20,1,1]"),
+            ("/launches/0/block", "256"),
+            ("/launches/0/lds", "0"),
+            ("/launches/0/args/5", "\"20\""),
+            ("/launches/0/bytes", "integer"),
+            ("/launches/0/flops", "integer"),
+        ],
+    ),
+    (
         "backends",
         &["backends", "--json"],
-        &[("/0/name", "\"cpu\""), ("/0/available", "true"), ("/1/name", "\"reference\"")],
+        &[("/0/name", "\"cpu\""), ("/0/available", "true"), ("/1/name", "\"hip\""), ("/2/name", "\"reference\"")],
     ),
 ];
 
@@ -176,6 +193,8 @@ fn help() -> Result<(), Failed> {
         "logits",
         "perplexity",
         "bench",
+        "plan",
+        "profile",
         "synth",
         "trace",
         "diff",
