@@ -10,10 +10,10 @@ use crate::lanes::{H, Lane, prepare, wide};
 #[inline(always)]
 fn compare<A: Lane, B: Lane>(cx: &mut Cpu<'_>, i: &Inst, x: bool, f: impl Fn(A, B) -> bool) -> Step {
     prepare(cx, i, true)?;
-    let mut mask = 0u64;
+    let mut mask;
     {
-        let [a, ah] = i.src[0].slot;
-        let [b, bh] = i.src[1].slot;
+        let [a, ah] = i.slot[0];
+        let [b, bh] = i.slot[1];
         let r = &cx.w.regs;
         let a = (&r[a as usize].0, if wide(A::TY) { &r[ah as usize].0 } else { &r[a as usize].0 });
         let b = (&r[b as usize].0, if wide(B::TY) { &r[bh as usize].0 } else { &r[b as usize].0 });
@@ -21,9 +21,7 @@ fn compare<A: Lane, B: Lane>(cx: &mut Cpu<'_>, i: &Inst, x: bool, f: impl Fn(A, 
         for l in 0..64 {
             bits[l] = u8::from(f(A::get(a.0[l], a.1[l]), B::get(b.0[l], b.1[l])));
         }
-        for l in 0..64 {
-            mask |= u64::from(bits[l]) << l;
-        }
+        mask = crate::lanes::gather(&bits);
     }
     mask &= cx.w.wmask;
     cx.w.set_s64(i.sdst, mask, true);

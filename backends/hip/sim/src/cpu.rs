@@ -1,7 +1,7 @@
 //! The state of a wave and what an instruction may touch while it runs.
 
 use crate::fault::Cause;
-use crate::inst::{CONSTS, Kind, Src};
+use crate::inst::{CONSTS, Kind, SPREAD, Src};
 use crate::lds::Lds;
 use crate::memory::View;
 
@@ -12,6 +12,25 @@ pub(crate) struct Lanes(pub [u32; 64]);
 
 impl Lanes {
     pub(crate) const ZERO: Lanes = Lanes([0; 64]);
+
+    /// All ones in the lanes of a mask, 0 in the others.
+    #[inline(always)]
+    pub(crate) fn mask(m: u64) -> Lanes {
+        const BIT: Lanes = {
+            let (mut bits, mut l) = ([0; 64], 0);
+            while l < 64 {
+                bits[l] = 1 << (l % 32);
+                l += 1;
+            }
+            Lanes(bits)
+        };
+        let mut x = Lanes([m as u32; 64]);
+        x.0[32..].fill((m >> 32) as u32);
+        for l in 0..64 {
+            x.0[l] = if x.0[l] & BIT.0[l] != 0 { !0 } else { 0 };
+        }
+        x
+    }
 }
 
 /// Scalar register numbers as the ISA encodes them.
@@ -42,7 +61,7 @@ pub(crate) struct Wave {
     pub init: Vec<u64>,
     pub s: [u32; 128],
     /// Scalar registers that hold a value.
-    pub sinit: u128,
+    pub sinit: [bool; 128],
     pub scc: bool,
     /// SCC holds a value.
     pub scc_known: bool,
@@ -61,11 +80,13 @@ impl Wave {
         let mut regs = vec![Lanes::ZERO; CONSTS as usize + 1];
         regs.truncate(CONSTS as usize);
         regs.extend_from_slice(consts);
+        let mut init = vec![0; regs.len()];
+        init[CONSTS as usize..].fill(!0);
         Wave {
-            init: vec![0; regs.len()],
+            init,
             regs,
             s: [0; 128],
-            sinit: 0,
+            sinit: [false; 128],
             scc: false,
             scc_known: false,
             pc: 0,
@@ -79,8 +100,9 @@ impl Wave {
 
     /// Forgets everything, so that the wave can run another workgroup.
     pub(crate) fn reset(&mut self) {
-        self.init.fill(0);
-        self.sinit = (1 << EXEC) | (1 << (EXEC + 1)) | (1 << M0);
+        self.init[..SPREAD as usize].fill(0);
+        self.sinit = [false; 128];
+        [EXEC, EXEC + 1, M0].into_iter().for_each(|r| self.sinit[r as usize] = true);
         self.scc = false;
         self.scc_known = false;
         self.s = [0; 128];
@@ -99,9 +121,9 @@ impl Wave {
 
     #[inline(always)]
     pub(crate) fn set_s32(&mut self, r: u16, x: u32, known: bool) {
-        let r = r & 127;
-        self.s[r as usize] = x;
-        self.sinit = self.sinit & !(1 << r) | u128::from(known) << r;
+        let r = (r & 127) as usize;
+        self.s[r] = x;
+        self.sinit[r] = known;
     }
 
     #[inline(always)]
@@ -112,8 +134,8 @@ impl Wave {
 
     #[inline(always)]
     pub(crate) fn sknown(&self, r: u16, words: u16) -> bool {
-        let m = ((1u128 << words) - 1) << (r & 127);
-        self.sinit & m == m
+        let known = |n: u16| self.sinit[((r + n) & 127) as usize];
+        known(0) && (words < 2 || known(1))
     }
 
     /// The value of a scalar operand, and whether it was ever written.
@@ -139,9 +161,9 @@ impl Wave {
             self.regs[reg] = *x;
             self.init[reg] = known;
         } else {
-            let d = &mut self.regs[reg].0;
+            let (d, on) = (&mut self.regs[reg].0, Lanes::mask(m).0);
             for l in 0..64 {
-                d[l] = if m >> l & 1 != 0 { x.0[l] } else { d[l] };
+                d[l] = d[l] & !on[l] | x.0[l] & on[l];
             }
             self.init[reg] = self.init[reg] & !m | known & m;
         }

@@ -38,13 +38,14 @@ fn cndmask(cx: &mut Cpu<'_>, i: &Inst) -> Step {
     let known = if i.special.as_ref().is_some_and(|s| s.dpp.is_some()) { !0 } else { known(0) & !m | known(1) & m };
     let mut r = Lanes::ZERO;
     {
-        let a = &cx.w.regs[i.src[0].slot[0] as usize].0;
-        let b = &cx.w.regs[i.src[1].slot[0] as usize].0;
+        let a = &cx.w.regs[i.slot[0][0] as usize].0;
+        let b = &cx.w.regs[i.slot[1][0] as usize].0;
+        let on = Lanes::mask(m).0;
         for l in 0..64 {
-            r.0[l] = if m >> l & 1 != 0 { b[l] } else { a[l] };
+            r.0[l] = a[l] & !on[l] | b[l] & on[l];
         }
     }
-    finish(cx, i, Ty::B32, &mut r, &mut { Lanes::ZERO }, [known; 2])
+    finish(cx, i, Ty::B32, &mut r, None, [known; 2])
 }
 
 /// Adds or subtracts with a carry out, and in if there is a third source.
@@ -54,8 +55,8 @@ fn carry(cx: &mut Cpu<'_>, i: &Inst, f: impl Fn(u32, u32, bool) -> (u32, bool)) 
     let known = prepare(cx, i, false)?;
     let (mut r, mut out) = (Lanes::ZERO, 0u64);
     {
-        let a = &cx.w.regs[i.src[0].slot[0] as usize].0;
-        let b = &cx.w.regs[i.src[1].slot[0] as usize].0;
+        let a = &cx.w.regs[i.slot[0][0] as usize].0;
+        let b = &cx.w.regs[i.slot[1][0] as usize].0;
         for l in 0..64 {
             let (x, c) = f(a[l], b[l], cin >> l & 1 != 0);
             r.0[l] = x;
@@ -65,7 +66,7 @@ fn carry(cx: &mut Cpu<'_>, i: &Inst, f: impl Fn(u32, u32, bool) -> (u32, bool)) 
     let m = cx.w.wmask;
     // A carry of undefined operands is undefined, and so is the mask it is a bit of.
     cx.w.set_s64(i.sdst, out & m, known[0] & m == m);
-    finish(cx, i, Ty::B32, &mut r, &mut { Lanes::ZERO }, known)
+    finish(cx, i, Ty::B32, &mut r, None, known)
 }
 
 #[inline(always)]
@@ -84,7 +85,7 @@ fn sub(a: u32, b: u32, c: bool) -> (u32, bool) {
 fn mad64(cx: &mut Cpu<'_>, i: &Inst, signed: bool) -> Step {
     let known = prepare(cx, i, false)?;
     let (mut lo, mut hi, mut out) = (Lanes::ZERO, Lanes::ZERO, 0u64);
-    let lanes = |k: usize, w: usize| &cx.w.regs[i.src[k].slot[w] as usize].0;
+    let lanes = |k: usize, w: usize| &cx.w.regs[i.slot[k][w] as usize].0;
     let (a, b, c, d) = (lanes(0, 0), lanes(1, 0), lanes(2, 0), lanes(2, 1));
     for l in 0..64 {
         let (a, b) = (a[l], b[l]);
@@ -96,7 +97,7 @@ fn mad64(cx: &mut Cpu<'_>, i: &Inst, signed: bool) -> Step {
     }
     let m = cx.w.wmask;
     cx.w.set_s64(i.sdst, out & m, known[1] & m == m);
-    finish(cx, i, Ty::B64, &mut lo, &mut hi, known)
+    finish(cx, i, Ty::B64, &mut lo, Some(&mut hi), known)
 }
 
 fn read_lane(cx: &mut Cpu<'_>, i: &Inst, first: bool) -> Step {
@@ -136,14 +137,14 @@ fn write_lane(cx: &mut Cpu<'_>, i: &Inst) -> Step {
 fn mbcnt(cx: &mut Cpu<'_>, i: &Inst, first: u32) -> Step {
     let known = prepare(cx, i, true)?;
     let mut r = Lanes::ZERO;
-    let lanes = |k: usize| &cx.w.regs[i.src[k].slot[0] as usize].0;
+    let lanes = |k: usize| &cx.w.regs[i.slot[k][0] as usize].0;
     let (a, b) = (lanes(0), lanes(1));
     for l in 0..64u32 {
         let below = l.saturating_sub(first).min(32);
         let m = ((1u64 << below) - 1) as u32;
         r.0[l as usize] = (a[l as usize] & m).count_ones().wrapping_add(b[l as usize]);
     }
-    finish(cx, i, Ty::B32, &mut r, &mut { Lanes::ZERO }, known)
+    finish(cx, i, Ty::B32, &mut r, None, known)
 }
 
 /// Swaps two registers.

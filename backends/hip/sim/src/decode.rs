@@ -2,12 +2,12 @@
 
 use crate::cpu::Lanes;
 use crate::inst::{
-    CONSTS, Class, Dpp, Dst, Inst, Kind, RETURNS, Role, Row, SADDR, SPREAD, Sdwa, Sel, Special, Src, Ty, Unused,
+    CONSTS, Class, Dpp, Dst, Fetch, Inst, Kind, RETURNS, Role, Row, SADDR, SPREAD, Sdwa, Sel, Special, Src, Ty, Unused,
     wide_cpu,
 };
 use crate::listing::Line;
 use crate::operand::{self, Operand, Thing};
-use crate::special::dpp_lane;
+use crate::special;
 use crate::table;
 use std::collections::HashMap;
 
@@ -23,12 +23,12 @@ const NO_SRC: Src = Src {
     ty: Ty::B32,
     reg: 0,
     words: 0,
-    slot: [0; 2],
     value: 0,
+    fetch: Fetch::Ready,
+    sign: [0; 2],
     neg: false,
     abs: false,
     sext: false,
-    modified: false,
 };
 const NO_DST: Dst = Dst { kind: Kind::None, ty: Ty::B32, reg: 0, words: 0 };
 
@@ -46,7 +46,7 @@ const KEEP_HIGH: &[&str] = &[
 
 impl Decoder {
     pub(crate) fn new() -> Decoder {
-        Decoder { consts: Vec::new(), slots: HashMap::new(), wide: wide_cpu() }
+        Decoder { consts: vec![Lanes::ZERO], slots: HashMap::from([(0, CONSTS)]), wide: wide_cpu() }
     }
 
     /// Decodes one line; what isn't known becomes an instruction that faults when it is executed.
@@ -67,7 +67,9 @@ impl Decoder {
             class: row.class,
             nsrc: 0,
             reads_dst: row.reads_dst,
-            spread: false,
+            fetch: false,
+            changes_result: false,
+            slot: [[CONSTS; 2]; 4],
             dst: NO_DST,
             sdst: 0,
             src: [NO_SRC; 4],
@@ -105,14 +107,14 @@ impl Decoder {
             inst.imm = line.pc as i64 + 4 + 4 * i64::from(offset);
         }
         inst.special = special(line, name, &roles)?.map(Box::new);
+        inst.changes_result = inst.special.as_ref().is_some_and(|sp| sp.changes_result());
         let mut given = operands.into_iter();
         let last = roles.len();
         for (n, role) in roles.iter().enumerate() {
             if row.reads_dst && n + 1 == last {
                 let d = inst.dst;
                 let Role::Src(ty) = *role else { return None };
-                inst.src[inst.nsrc as usize] =
-                    Src { kind: d.kind, ty, reg: d.reg, words: d.words, slot: [d.reg, d.reg + 1], ..NO_SRC };
+                inst.src[inst.nsrc as usize] = Src { kind: d.kind, ty, reg: d.reg, words: d.words, ..NO_SRC };
                 self.place(&mut inst, ty)?;
                 continue;
             }
@@ -147,7 +149,7 @@ impl Decoder {
                 if ty != Ty::Rows && kind == Kind::Vector && words < ty.words() {
                     return None;
                 }
-                (src.kind, src.reg, src.words, src.slot) = (kind, reg, words, [reg, reg + 1]);
+                (src.kind, src.reg, src.words) = (kind, reg, words);
             }
             Thing::Scc => src.kind = Kind::Scc,
             Thing::Nothing => src.kind = Kind::None,
@@ -160,20 +162,49 @@ impl Decoder {
         self.place(inst, ty)
     }
 
-    /// Decides where the lanes of the source just added will be found.
+    /// Decides where the lanes of the source just added will be found, and how they get there.
     fn place(&mut self, inst: &mut Inst, ty: Ty) -> Option<()> {
-        let k = inst.nsrc;
-        let copy = SPREAD + 2 * u16::from(k);
-        let src = &mut inst.src[k as usize];
-        src.modified = inst.special.as_ref().is_some_and(|sp| sp.changes(src, k));
-        let vector_op = ty != Ty::Rows && ty != Ty::Mask;
-        if vector_op && (src.modified || matches!(src.kind, Kind::Scalar | Kind::Scc)) {
-            src.slot = [copy, copy + 1];
-        } else if vector_op && src.kind == Kind::Const {
-            src.slot = [self.constant(src.value as u32)?, self.constant((src.value >> 32) as u32)?];
-        }
-        inst.spread |= matches!(src.kind, Kind::Scalar | Kind::Scc);
+        let k = inst.nsrc as usize;
         inst.nsrc += 1;
+        if ty == Ty::Rows || ty == Ty::Mask {
+            return Some(());
+        }
+        let (two, copy) = (ty.words() == 2, SPREAD + 2 * k as u16);
+        let pair = |lo: u16, hi: u16| [lo, if two { hi } else { lo }];
+        let special = inst.special.as_deref();
+        let changes = special.is_some_and(|sp| sp.changes(&inst.src[k], k as u8));
+        let sign = special.and_then(|sp| sp.signs(&inst.src[k], k as u8));
+        let src = &mut inst.src[k];
+        src.sign = sign.unwrap_or_default();
+        src.fetch = match (src.kind, changes, sign) {
+            (Kind::Scalar | Kind::Scc, false, _) => Fetch::Spread,
+            (Kind::Scalar, true, Some(_)) if ty != Ty::P32 => Fetch::Spread,
+            (Kind::Vector, true, Some(_)) => Fetch::Sign,
+            (_, true, _) => Fetch::Change,
+            _ => Fetch::Ready,
+        };
+        let (kind, fetch, reg, value) = (src.kind, src.fetch, src.reg, src.value);
+        inst.slot[k] = match (kind, fetch) {
+            (Kind::Vector, Fetch::Ready) => pair(reg, reg + 1),
+            (Kind::Vector, Fetch::Sign) => {
+                let word = |w: u16| {
+                    let from = special::word_of(inst, k, w);
+                    if inst.src[k].sign[w as usize] == 0 { from } else { copy + w }
+                };
+                pair(word(0), if two { word(1) } else { 0 })
+            }
+            (Kind::Const, Fetch::Ready) => {
+                let lo = self.constant(value as u32)?;
+                pair(lo, if two { self.constant((value >> 32) as u32)? } else { lo })
+            }
+            (Kind::None, Fetch::Ready) => inst.slot[k],
+            _ => pair(copy, copy + 1),
+        };
+        let from = |w: u16| special::word_of(inst, k, w);
+        if fetch == Fetch::Sign && inst.slot[k][0] == from(0) && (!two || inst.slot[k][1] == from(1)) {
+            inst.src[k].fetch = Fetch::Ready;
+        }
+        inst.fetch |= inst.src[k].fetch != Fetch::Ready;
         Some(())
     }
 
@@ -300,9 +331,7 @@ fn special(line: &Line, name: &str, roles: &[Role]) -> Option<Option<Special>> {
         }
     }
     sp.sdwa = is_sdwa.then_some(sdwa);
-    if let Some(dpp) = sp.dpp {
-        sp.from = (0..64).map(|l| dpp_lane(dpp, l).map_or(64, |l| l as u8)).collect();
-    }
+    sp.tabulate();
     let signed = line.operands.iter().skip(1).any(|o| operand::parse(o).is_some_and(|o| o.neg || o.abs || o.sext));
     let plain = !signed && !keep_high && !mix && line.modifiers.is_empty() && !is_sdwa;
     Some((!plain).then_some(sp))

@@ -5,7 +5,7 @@
 
 use crate::cpu::{Cpu, Lanes, Step, VCC};
 use crate::inst::{Class, Inst, Role, Row, Ty, exec};
-use crate::lanes::{Lane, finish, op, prepare};
+use crate::lanes::{Lane, finish, op, prepare, wide};
 use crate::valu_float::{ldexp, ldexp64};
 
 fn exponent(x: f32) -> i32 {
@@ -168,7 +168,7 @@ fn masked<T: Lane>(cx: &mut Cpu<'_>, i: &Inst, out: bool, f: impl Fn(T, T, T, bo
     }
     let (mut lo, mut hi, mut mask) = (Lanes::ZERO, Lanes::ZERO, 0u64);
     let lanes = |k: usize| {
-        let [a, b] = i.src[k].slot;
+        let [a, b] = i.slot[k];
         let a = &cx.w.regs[a as usize].0;
         (a, if crate::lanes::wide(T::TY) { &cx.w.regs[b as usize].0 } else { a })
     };
@@ -182,7 +182,7 @@ fn masked<T: Lane>(cx: &mut Cpu<'_>, i: &Inst, out: bool, f: impl Fn(T, T, T, bo
     if out {
         cx.w.set_s64(i.sdst, mask & cx.w.exec(), true);
     }
-    finish(cx, i, T::TY, &mut lo, &mut hi, known)
+    finish(cx, i, T::TY, &mut lo, wide(T::TY).then_some(&mut hi), known)
 }
 
 macro_rules! row {

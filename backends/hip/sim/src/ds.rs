@@ -4,7 +4,7 @@ use crate::cpu::{Cpu, Lanes, Step, Stop};
 use crate::global::{Part, lanes_of, merge};
 use crate::inst::{Class, Inst, Kind, Role, Row, Ty, exec};
 use crate::lanes::unknown;
-use crate::lds::{Access, conflicts};
+use crate::lds::{Access, Span};
 
 /// The lanes' addresses with `offset`, and EXEC.
 #[inline(always)]
@@ -19,6 +19,30 @@ fn addresses(cx: &Cpu<'_>, i: &Inst, offset: i64) -> Result<([u32; 64], u64), St
         *a = a.wrapping_add(offset as u32);
     }
     Ok((addr, exec))
+}
+
+/// The addresses of an access, `None` if no lane is active.
+#[inline(always)]
+fn span(cx: &Cpu<'_>, i: &Inst, offset: i64, bytes: u32) -> Result<Option<Span>, Stop> {
+    let (mut addr, exec) = addresses(cx, i, offset)?;
+    if exec == 0 {
+        return Ok(None);
+    }
+    if exec != !0 {
+        let (first, on) = (addr[exec.trailing_zeros() as usize & 63], Lanes::mask(exec).0);
+        for l in 0..64 {
+            addr[l] = addr[l] & on[l] | first & !on[l];
+        }
+    }
+    Ok(Some(Span { addr, exec, bytes }))
+}
+
+/// Counts conflicts, checks and notes an access.
+#[inline(always)]
+fn access(cx: &mut Cpu<'_>, i: &Inst, s: &Span, offset: i64, align: u32, access: Access) -> Step {
+    let key = (i.pc >> 2).wrapping_add(offset as u64);
+    cx.tally.conflicts += cx.lds.banks.conflicts(key, &s.addr, s.exec, s.bytes.div_ceil(4));
+    cx.lds.access(s, align, cx.w.id, access)
 }
 
 /// Data registers of a write must hold values.
@@ -36,42 +60,59 @@ fn align(bytes: u32) -> u32 {
 
 #[inline(always)]
 fn read_at(cx: &mut Cpu<'_>, i: &Inst, offset: i64, d: usize, bytes: u32, part: Part) -> Step {
-    let (addr, exec) = addresses(cx, i, offset)?;
-    cx.tally.conflicts += conflicts(&addr, exec, bytes.div_ceil(4));
-    cx.lds.check(&addr, exec, bytes, align(bytes), Access::Read)?;
-    let words = bytes.div_ceil(4) as usize;
-    let mut known = 0u64;
-    for l in lanes_of(exec) {
-        let a = addr[l];
-        touch(cx, l, a, bytes, Access::Read)?;
-        let all = if bytes == 12 { (0..3).all(|n| cx.lds.known(a + 4 * n, 4)) } else { cx.lds.known(a, bytes) };
-        known |= u64::from(all) << l;
-    }
-    let regs = &mut cx.w.regs[d..d + words];
-    for (n, reg) in regs.iter_mut().enumerate() {
-        for l in lanes_of(exec) {
-            let a = addr[l] + 4 * n as u32;
-            let x = if bytes < 4 { cx.lds.part(a, bytes) } else { cx.lds.dword(a) };
-            reg.0[l] = merge(x, bytes, part, reg.0[l]);
+    let Some(s) = span(cx, i, offset, bytes)? else { return Ok(()) };
+    access(cx, i, &s, offset, align(bytes), Access::Read)?;
+    cx.w.wmask = s.exec;
+    if cx.lds.all_known(&s) {
+        match bytes {
+            4 => words::<1>(cx, &s, d),
+            8 => words::<2>(cx, &s, d),
+            12 => words::<3>(cx, &s, d),
+            16 => words::<4>(cx, &s, d),
+            _ => parts(cx, &s, d, part, s.exec),
         }
+        return Ok(());
     }
-    for n in 0..words {
-        let mut k = known;
-        if known != exec && bytes > 4 {
-            k = lanes_of(exec).fold(0, |k, l| k | u64::from(cx.lds.known(addr[l] + 4 * n as u32, 4)) << l);
+    // Some bytes were never written: dwords that have one hold no value.
+    if bytes < 4 {
+        let known = lanes_of(s.exec).fold(0, |k, l| k | u64::from(cx.lds.known(s.addr[l], bytes)) << l);
+        parts(cx, &s, d, part, known);
+        return Ok(());
+    }
+    for n in 0..bytes / 4 {
+        let (mut x, mut known) = (Lanes::ZERO, 0);
+        for l in lanes_of(s.exec) {
+            let a = s.addr[l] + 4 * n;
+            x.0[l] = cx.lds.dword(a);
+            known |= u64::from(cx.lds.known(a, 4)) << l;
         }
-        cx.w.init[d + n] = cx.w.init[d + n] & !exec | k;
+        cx.w.put(d + n as usize, &x, known);
     }
     Ok(())
 }
 
-/// Notes an access; 12 bytes may straddle 64.
+/// Reads `N` dwords a lane that all were written.
 #[inline(always)]
-fn touch(cx: &mut Cpu<'_>, l: usize, addr: u32, bytes: u32, access: Access) -> Step {
-    if bytes == 12 {
-        return (0..3).try_for_each(|n| cx.lds.touch(l, addr + 4 * n, 4, cx.w.id, access));
+fn words<const N: usize>(cx: &mut Cpu<'_>, s: &Span, d: usize) {
+    let mut out = [Lanes::ZERO; N];
+    for l in 0..64 {
+        let x = cx.lds.dwords::<N>(s.addr[l]);
+        for n in 0..N {
+            out[n].0[l] = x[n];
+        }
     }
-    cx.lds.touch(l, addr, bytes, cx.w.id, access)
+    for n in 0..N {
+        cx.w.put(d + n, &out[n], !0);
+    }
+}
+
+/// Reads one or two bytes a lane.
+fn parts(cx: &mut Cpu<'_>, s: &Span, d: usize, part: Part, known: u64) {
+    let mut out = cx.w.regs[d];
+    for l in lanes_of(s.exec) {
+        out.0[l] = merge(cx.lds.part(s.addr[l], s.bytes), s.bytes, part, out.0[l]);
+    }
+    cx.w.put(d, &out, known);
 }
 
 #[inline(always)]
@@ -100,30 +141,38 @@ fn read2(cx: &mut Cpu<'_>, i: &Inst, bytes: u32, unit: i64) -> Step {
 
 #[inline(always)]
 fn write_at(cx: &mut Cpu<'_>, i: &Inst, offset: i64, k: usize, bytes: u32, high: bool) -> Step {
-    let (addr, exec) = addresses(cx, i, offset)?;
+    let Some(s) = span(cx, i, offset, bytes)? else { return Ok(()) };
     let d = data(cx, i, k, bytes.div_ceil(4) as usize)?;
-    cx.tally.conflicts += conflicts(&addr, exec, bytes.div_ceil(4));
-    cx.lds.check(&addr, exec, bytes, align(bytes), Access::Write)?;
-    for l in lanes_of(exec) {
-        touch(cx, l, addr[l], bytes, Access::Write)?;
-        if bytes == 12 {
-            (0..3).for_each(|n| cx.lds.mark(addr[l] + 4 * n, 4));
-        } else {
-            cx.lds.mark(addr[l], bytes);
-        }
-    }
-    for n in 0..bytes.div_ceil(4) {
-        let reg = &cx.w.regs[d + n as usize].0;
-        for l in lanes_of(exec) {
-            let a = addr[l] + 4 * n;
-            if bytes < 4 {
-                cx.lds.set_part(a, bytes, reg[l] >> if high { 16 } else { 0 });
-            } else {
-                cx.lds.set_dword(a, reg[l]);
+    access(cx, i, &s, offset, align(bytes), Access::Write)?;
+    cx.lds.mark(&s);
+    match bytes {
+        4 => set_words::<1>(cx, &s, d),
+        8 => set_words::<2>(cx, &s, d),
+        12 => set_words::<3>(cx, &s, d),
+        16 => set_words::<4>(cx, &s, d),
+        _ => {
+            for l in lanes_of(s.exec) {
+                cx.lds.set_part(s.addr[l], bytes, cx.w.regs[d].0[l] >> if high { 16 } else { 0 });
             }
         }
     }
     Ok(())
+}
+
+/// Writes `N` dwords a lane, in lane order.
+#[inline(always)]
+fn set_words<const N: usize>(cx: &mut Cpu<'_>, s: &Span, d: usize) {
+    let regs = &cx.w.regs[d..d + N];
+    let x = |l: usize| std::array::from_fn::<u32, N, _>(|n| regs[n].0[l]);
+    if s.exec == !0 {
+        for l in 0..64 {
+            cx.lds.set_dwords::<N>(s.addr[l], x(l));
+        }
+    } else {
+        for l in lanes_of(s.exec) {
+            cx.lds.set_dwords::<N>(s.addr[l], x(l));
+        }
+    }
 }
 
 #[inline(always)]
@@ -134,15 +183,13 @@ fn write2(cx: &mut Cpu<'_>, i: &Inst, bytes: u32, unit: i64) -> Step {
 
 /// `f(memory, data0, data1)` in lane order.
 fn atomic(cx: &mut Cpu<'_>, i: &Inst, bytes: u32, two: bool, f: impl Fn(u64, u64, u64) -> u64) -> Step {
-    let (addr, exec) = addresses(cx, i, i.imm)?;
     let n = bytes as usize / 4;
+    let Some(s) = span(cx, i, i.imm, bytes)? else { return Ok(()) };
     let d0 = data(cx, i, 1, n)?;
     let d1 = if two { data(cx, i, 2, n)? } else { d0 };
-    cx.tally.conflicts += conflicts(&addr, exec, bytes / 4);
-    cx.lds.check(&addr, exec, bytes, bytes, Access::Atomic)?;
-    for l in lanes_of(exec) {
-        let a = addr[l];
-        cx.lds.touch(l, a, bytes, cx.w.id, Access::Atomic)?;
+    access(cx, i, &s, i.imm, bytes, Access::Atomic)?;
+    for l in lanes_of(s.exec) {
+        let a = s.addr[l];
         let wide = |lo: u32, hi: u32| u64::from(lo) | u64::from(hi) << 32;
         let value = |d: usize| wide(cx.w.regs[d].0[l], if n == 2 { cx.w.regs[d + 1].0[l] } else { 0 });
         let (lo, hi) = (cx.lds.dword(a), if n == 2 { cx.lds.dword(a + 4) } else { 0 });
@@ -166,16 +213,19 @@ fn atomic(cx: &mut Cpu<'_>, i: &Inst, bytes: u32, two: bool, f: impl Fn(u64, u64
     Ok(())
 }
 
-/// Moves values between lanes. `from` gives the lane read, or none for zero.
-fn permute(cx: &mut Cpu<'_>, i: &Inst, from: impl Fn(usize) -> Option<usize>, src: usize) -> Step {
+/// Moves values between lanes. `from` has the lane read, or 64 for zero.
+#[inline(always)]
+fn permute(cx: &mut Cpu<'_>, i: &Inst, from: &[u32; 64], src: usize) -> Step {
     let exec = cx.w.exec();
     let (x, known) = (cx.w.regs[src], cx.w.init[src]);
-    let (mut r, mut k) = (Lanes::ZERO, 0u64);
+    let moved = |m: u64| (0..64).fold(0, |r, l| r | (m >> (from[l] & 63) & 1 | u64::from(from[l] >> 6)) << l);
+    let mut r = Lanes::ZERO;
     for l in 0..64 {
-        let source = from(l).filter(|s| exec >> s & 1 != 0);
-        r.0[l] = source.map_or(0, |s| x.0[s]);
-        k |= u64::from(source.is_none_or(|s| known >> s & 1 != 0)) << l;
+        // Inactive lanes give 0.
+        let on = (exec >> (from[l] & 63) & 1) as u32 & !(from[l] >> 6);
+        r.0[l] = x.0[(from[l] & 63) as usize] & on.wrapping_neg();
     }
+    let k = if known & exec == exec { !0 } else { moved(known | !exec) };
     cx.w.wmask = exec;
     cx.w.put(i.dst.reg as usize, &r, k);
     Ok(())
@@ -184,22 +234,22 @@ fn permute(cx: &mut Cpu<'_>, i: &Inst, from: impl Fn(usize) -> Option<usize>, sr
 /// Each lane takes the value of the lane its address names; inactive lanes give 0.
 fn bpermute(cx: &mut Cpu<'_>, i: &Inst) -> Step {
     let (addr, _) = addresses(cx, i, i.imm)?;
-    permute(cx, i, |l| Some((addr[l] >> 2 & 63) as usize), i.src[1].reg as usize)
+    permute(cx, i, &addr.map(|a| a >> 2 & 63), i.src[1].reg as usize)
 }
 
 /// Each lane sends its value to the lane its address names; the highest sender wins.
 fn forward(cx: &mut Cpu<'_>, i: &Inst) -> Step {
     let (addr, exec) = addresses(cx, i, i.imm)?;
-    let mut from = [None; 64];
+    let mut from = [64; 64];
     for l in lanes_of(exec) {
-        from[(addr[l] >> 2 & 63) as usize] = Some(l);
+        from[(addr[l] >> 2 & 63) as usize] = l as u32;
     }
-    permute(cx, i, |l| from[l], i.src[1].reg as usize)
+    permute(cx, i, &from, i.src[1].reg as usize)
 }
 
 fn swizzled(cx: &mut Cpu<'_>, i: &Inst) -> Step {
-    let n = i.imm as usize;
-    let from = |l: usize| {
+    let n = i.imm as u32;
+    let from = |l: u32| {
         if n & 0x8000 != 0 {
             (l & !3) | n >> (2 * (l & 3)) & 3
         } else {
@@ -207,7 +257,7 @@ fn swizzled(cx: &mut Cpu<'_>, i: &Inst) -> Step {
             (l & 32) | (((l & 31) & and) | or) ^ xor
         }
     };
-    permute(cx, i, |l| Some(from(l)), i.src[0].reg as usize)
+    permute(cx, i, &std::array::from_fn(|l| from(l as u32)), i.src[0].reg as usize)
 }
 
 /// The offset that `swizzle(…)` in a listing stands for.

@@ -3,7 +3,7 @@
 //! Loads and stores may have any alignment, as on gfx942 in the mode HSA runs it in (clang emits unaligned dwords for
 //! packed blocks); atomics must be aligned. Loaded bytes that nothing wrote make the destination hold no value.
 
-use crate::cpu::{Cpu, Step, Stop, fault};
+use crate::cpu::{Cpu, Lanes, Step, Stop, fault};
 use crate::fault::{Cause, What};
 use crate::inst::{Class, Inst, Kind, RETURNS, Role, Row, SADDR, Ty, exec};
 use crate::lanes::unknown;
@@ -121,23 +121,69 @@ fn each(
     Ok(())
 }
 
-#[inline(never)]
-fn load(cx: &mut Cpu<'_>, i: &Inst, range: (u64, u64), bytes: u32, part: Part) -> Step {
-    let (d, exec) = (i.dst.reg as usize, cx.w.exec());
-    let span = range.1.wrapping_sub(range.0).checked_add(bytes.into());
-    if let Some(region) = span.and_then(|n| cx.mem.find(range.0, n)).filter(|r| r.is_whole() && exec != 0) {
-        // The common case: one allocation, all of it written.
-        cx.tally.read += u64::from(bytes) * u64::from(exec.count_ones());
-        let words = bytes.div_ceil(4) as usize;
-        for (n, reg) in cx.w.regs[d..d + words].iter_mut().enumerate() {
-            for l in lanes_of(exec) {
-                let x = region.load(cx.w.addr[l] - region.base + 4 * n as u64, bytes.min(4));
-                reg.0[l] = merge(x, bytes, part, reg.0[l]);
-            }
-        }
-        cx.w.init[d..d + words].iter_mut().for_each(|k| *k |= exec);
-        return Ok(());
+/// The region that all active lanes access, and each lane's place in it: inactive ones have that of the lowest.
+#[inline(always)]
+fn together<'a>(cx: &mut Cpu<'a>, (min, max): (u64, u64), bytes: u32) -> Option<(&'a Region, [u64; 64])> {
+    let exec = cx.w.exec();
+    let span = max.wrapping_sub(min).checked_add(bytes.into());
+    let region = span.and_then(|n| cx.mem.find(min, n)).filter(|_| exec != 0)?;
+    let mut off = *cx.w.addr;
+    for l in 0..64 {
+        let a = if exec >> l & 1 != 0 { off[l] } else { min };
+        off[l] = a.wrapping_sub(region.base);
     }
+    Some((region, off))
+}
+
+#[inline(always)]
+fn load(cx: &mut Cpu<'_>, i: &Inst, range: (u64, u64), bytes: u32, part: Part) -> Step {
+    // The common case: one allocation, all of it written.
+    if let Some((region, off)) = together(cx, range, bytes).filter(|(r, _)| r.is_whole()) {
+        let done = match bytes {
+            8 => load_lanes::<2>(cx, i, region, &off, bytes, part),
+            12 => load_lanes::<3>(cx, i, region, &off, bytes, part),
+            16 => load_lanes::<4>(cx, i, region, &off, bytes, part),
+            _ => load_lanes::<1>(cx, i, region, &off, bytes, part),
+        };
+        if done {
+            return Ok(());
+        }
+    }
+    load_each(cx, i, range, bytes, part)
+}
+
+/// Loads the `N` registers of all lanes; false if that was not possible.
+#[inline(always)]
+fn load_lanes<const N: usize>(
+    cx: &mut Cpu<'_>,
+    i: &Inst,
+    region: &Region,
+    off: &[u64; 64],
+    bytes: u32,
+    part: Part,
+) -> bool {
+    let (mut out, exec, d) = ([Lanes::ZERO; N], cx.w.exec(), i.dst.reg as usize);
+    if !region.load_lanes(off, bytes, &mut out) {
+        return false;
+    }
+    cx.tally.read += u64::from(bytes) * u64::from(exec.count_ones());
+    if bytes < 4 {
+        let old = &cx.w.regs[d].0;
+        for l in 0..64 {
+            out[0].0[l] = merge(out[0].0[l] & ((1 << (8 * bytes)) - 1), bytes, part, old[l]);
+        }
+    }
+    cx.w.wmask = exec;
+    for n in 0..N {
+        cx.w.put(d + n, &out[n], !0);
+    }
+    true
+}
+
+/// Loads lane by lane.
+#[inline(never)]
+fn load_each(cx: &mut Cpu<'_>, i: &Inst, range: (u64, u64), bytes: u32, part: Part) -> Step {
+    let d = i.dst.reg as usize;
     each(cx, range, bytes, false, |w, l, region, off| {
         let known = region.is_whole() || region.known(off, bytes);
         if bytes < 4 {
@@ -162,6 +208,18 @@ fn store(cx: &mut Cpu<'_>, i: &Inst, range: (u64, u64), bytes: u32, high: bool) 
     let words = (bytes.div_ceil(4)) as usize;
     if i.src[1].kind != Kind::Vector || cx.w.init[d..d + words].iter().any(|m| m & exec != exec) {
         return Err(unknown(cx, i, exec));
+    }
+    if exec == !0 && range.1.wrapping_sub(range.0) == 63 * u64::from(bytes) && bytes >= 4 && range.0 & 3 == 0 {
+        // The common case: lanes side by side in one allocation.
+        let row = (0..64).fold(0, |off, l| off | cx.w.addr[l] ^ (range.0 + l as u64 * u64::from(bytes))) == 0;
+        if let Some((region, off)) = together(cx, range, bytes).filter(|_| row) {
+            cx.tally.written += 64 * u64::from(bytes);
+            for n in 0..words {
+                region.store_lanes(off[0] + 4 * n as u64, bytes, &cx.w.regs[d + n]);
+            }
+            region.mark_row(off[0], bytes);
+            return Ok(());
+        }
     }
     each(cx, range, bytes, true, |w, l, region, off| {
         if bytes < 4 {

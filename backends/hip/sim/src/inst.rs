@@ -6,11 +6,12 @@ use crate::cpu::{Cpu, Step};
 pub(crate) const ACC: u16 = 256;
 /// First slot of the copies that scalar and modified operands are spread into, two for each source.
 pub(crate) const SPREAD: u16 = 512;
-/// First slot of the program's constants.
+/// First slot of the program's constants. The first of them is 0, which also stands where there is no source.
 pub(crate) const CONSTS: u16 = SPREAD + 8;
 
 /// How an operand's bits are read: decides what an inline constant means and where a sign bit lies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
 pub(crate) enum Ty {
     B16,
     F16,
@@ -61,23 +62,40 @@ pub(crate) enum Kind {
     Scc,
 }
 
+/// What must be done before the lanes of a source lie in its slots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fetch {
+    /// Nothing: the slots are registers or constants.
+    Ready,
+    /// A scalar is spread over 64 lanes.
+    Spread,
+    /// Words of a vector register are copied with other signs, as `Src::sign` says.
+    Sign,
+    /// Any other modifier: `special.rs` copies and changes it.
+    Change,
+}
+
+/// `Src::sign`: the word's top bit is cleared.
+pub(crate) const ABS: u8 = 1;
+/// `Src::sign`: the word's top bit is flipped, after that.
+pub(crate) const NEG: u8 = 2;
+
 /// A source operand.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Src {
-    pub kind: Kind,
-    pub ty: Ty,
+    pub value: u64,
     /// Slot of a vector register (AccVGPRs from [`ACC`]) or number of a scalar one.
     pub reg: u16,
     /// How many registers the text names.
     pub words: u16,
-    /// Where the 64 lanes are found once the sources are prepared, for each of two words.
-    pub slot: [u16; 2],
-    pub value: u64,
+    pub kind: Kind,
+    pub ty: Ty,
+    pub fetch: Fetch,
+    /// What happens to the sign of each word.
+    pub sign: [u8; 2],
     pub neg: bool,
     pub abs: bool,
     pub sext: bool,
-    /// Modifiers change it, so that it is copied before use.
-    pub modified: bool,
 }
 
 /// A destination operand.
@@ -129,6 +147,10 @@ pub(crate) struct Special {
     pub dpp: Option<Dpp>,
     /// The lane each lane reads by DPP; 64 for none.
     pub from: Vec<u8>,
+    /// Lanes for which there is one.
+    pub there: u64,
+    /// Lanes that `row_mask` and `bank_mask` let be written.
+    pub enabled: u64,
     pub row_mask: u8,
     pub bank_mask: u8,
     pub bound_ctrl: bool,
@@ -196,21 +218,26 @@ pub(crate) struct Row {
     pub reads_dst: bool,
 }
 
-/// A decoded instruction.
+/// A decoded instruction. What most of them look at lies in the first cache line.
+#[repr(C, align(64))]
 pub(crate) struct Inst {
     pub run: Run,
+    /// Where the 64 lanes of each source are found once the sources are prepared, for each of two words.
+    pub slot: [[u16; 2]; 4],
+    pub dst: Dst,
+    pub sdst: u16,
     pub class: Class,
     pub nsrc: u8,
     /// The last source is the destination's old value.
     pub reads_dst: bool,
-    /// The sources include scalar registers, which must be spread over lanes.
-    pub spread: bool,
-    pub dst: Dst,
-    pub sdst: u16,
-    pub src: [Src; 4],
+    /// Some source is not [`Fetch::Ready`].
+    pub fetch: bool,
+    /// Modifiers change the result.
+    pub changes_result: bool,
     pub special: Option<Box<Special>>,
     /// Memory offset, branch target (as an instruction's index) or other immediate.
     pub imm: i64,
+    pub src: [Src; 4],
     pub imm2: i64,
     pub flags: u32,
     pub pc: u64,

@@ -10,7 +10,7 @@
 
 use crate::cpu::{Cpu, Lanes, Step, Stop, fault};
 use crate::fault::{Cause, What};
-use crate::inst::{Inst, Kind, Ty, either};
+use crate::inst::{ABS, Fetch, Inst, Kind, NEG, Ty, either};
 use crate::special;
 
 /// A type that a lane's operand has.
@@ -75,47 +75,68 @@ pub(crate) const fn wide(ty: Ty) -> bool {
 }
 
 /// Makes the sources' slots hold the lanes to read, and says which lanes of the low and of all words hold values.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn prepare(cx: &mut Cpu<'_>, i: &Inst, strict: bool) -> Result<[u64; 2], Stop> {
-    either!(cx, sources(i: &Inst, strict: bool) -> Result<[u64; 2], Stop>)
+    cx.w.wmask = cx.w.exec();
+    if i.fetch {
+        fetch(cx, i);
+    }
+    let known = |w: usize| {
+        let of = |k: usize| cx.w.init[i.slot[k][w] as usize];
+        of(0) & of(1) & of(2)
+    };
+    let low = known(0);
+    let all = low & known(1);
+    if strict && all & cx.w.wmask != cx.w.wmask {
+        return Err(unknown(cx, i, cx.w.wmask));
+    }
+    Ok([low, all])
+}
+
+/// Copies the sources that aren't read as they lie in registers.
+#[inline(never)]
+fn fetch(cx: &mut Cpu<'_>, i: &Inst) {
+    either!(cx, sources(i: &Inst) -> ())
 }
 
 #[inline(always)]
-fn sources(cx: &mut Cpu<'_>, i: &Inst, strict: bool) -> Result<[u64; 2], Stop> {
-    let exec = cx.w.exec();
-    cx.w.wmask = exec;
-    if i.special.is_some() {
-        return special::prepare(cx, i, strict);
-    }
-    let mut known = [!0u64; 2];
-    for s in &i.src[..i.nsrc as usize] {
-        if s.kind == Kind::Vector {
-            known[0] &= cx.w.init[s.reg as usize];
-            known[1] &= cx.w.init[(s.reg + s.ty.words() - 1) as usize];
-        }
-    }
-    if i.spread {
-        for s in &i.src[..i.nsrc as usize] {
-            if s.kind == Kind::Scalar || s.kind == Kind::Scc {
+fn sources(cx: &mut Cpu<'_>, i: &Inst) {
+    for (k, s) in i.src[..i.nsrc as usize].iter().enumerate() {
+        let slot = i.slot[k].map(usize::from);
+        match s.fetch {
+            Fetch::Ready => {}
+            Fetch::Spread => {
                 let words = s.ty.words();
                 let (x, ok) = cx.w.scalar(s, words);
-                if !ok {
-                    known = [0; 2];
+                let known = if ok { !0 } else { 0 };
+                for w in 0..words as usize {
+                    cx.w.regs[slot[w]] = Lanes([changed((x >> (32 * w)) as u32, s.sign[w]); 64]);
+                    cx.w.init[slot[w]] = known;
                 }
-                if s.ty != Ty::Mask {
-                    cx.w.regs[s.slot[0] as usize] = Lanes([x as u32; 64]);
-                    if words == 2 {
-                        cx.w.regs[s.slot[1] as usize] = Lanes([(x >> 32) as u32; 64]);
+            }
+            Fetch::Sign => {
+                for w in 0..s.ty.words() {
+                    let (to, from) = (slot[w as usize], special::word_of(i, k, w) as usize);
+                    if to != from {
+                        let mut x = cx.w.regs[from];
+                        for v in &mut x.0 {
+                            *v = changed(*v, s.sign[w as usize]);
+                        }
+                        cx.w.regs[to] = x;
+                        cx.w.init[to] = cx.w.init[from];
                     }
                 }
             }
+            Fetch::Change => special::change(cx, i, k),
         }
     }
-    known[1] &= known[0];
-    if strict && known[1] & exec != exec {
-        return Err(unknown(cx, i, exec));
-    }
-    Ok(known)
+}
+
+/// A word with its sign changed.
+#[inline(always)]
+fn changed(x: u32, sign: u8) -> u32 {
+    let bit = |b: u8| u32::from(sign & b != 0) << 31;
+    x & !bit(ABS) ^ bit(NEG)
 }
 
 /// The fault for a source that holds no value in a lane of `mask`.
@@ -142,23 +163,43 @@ pub(crate) fn unknown(cx: &Cpu<'_>, i: &Inst, mask: u64) -> Stop {
     fault(Cause { lane: None, what: What::Register { vector: true, reg: i.dst.reg } })
 }
 
-/// Writes a result.
+/// Writes a result; `hi` is there if it has two words.
 #[inline(always)]
-pub(crate) fn finish(cx: &mut Cpu<'_>, i: &Inst, ty: Ty, lo: &mut Lanes, hi: &mut Lanes, known: [u64; 2]) -> Step {
-    if i.special.is_some() {
-        special::finish(cx, i, ty, lo, hi);
-    }
-    let reg = i.dst.reg as usize;
-    cx.w.put(reg, lo, known[0]);
-    if wide(ty) {
-        cx.w.put(reg + 1, hi, known[1]);
+pub(crate) fn finish(
+    cx: &mut Cpu<'_>,
+    i: &Inst,
+    ty: Ty,
+    lo: &mut Lanes,
+    hi: Option<&mut Lanes>,
+    known: [u64; 2],
+) -> Step {
+    if let Some(hi) = hi {
+        if i.changes_result {
+            special::result(cx, i, ty, lo, hi);
+        }
+        cx.w.put(i.dst.reg as usize, lo, known[0]);
+        cx.w.put(i.dst.reg as usize + 1, hi, known[1]);
+    } else {
+        if i.changes_result {
+            special::result(cx, i, ty, lo, &mut { Lanes::ZERO });
+        }
+        cx.w.put(i.dst.reg as usize, lo, known[0]);
     }
     Ok(())
 }
 
+/// A mask of bytes that are 0 or 1.
+#[inline(always)]
+pub(crate) fn gather(bits: &[u8; 64]) -> u64 {
+    let (eights, _) = bits.as_chunks::<8>();
+    // The product has bit 0 of byte n in bit 56 + n.
+    let eight = |b: &[u8; 8]| u64::from_le_bytes(*b).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+    eights.iter().enumerate().fold(0, |m, (n, b)| m | eight(b) << (8 * n))
+}
+
 macro_rules! lanes_of {
     ($cx:ident, $i:ident, $k:expr, $t:ty) => {{
-        let slot = $i.src[$k].slot;
+        let slot = $i.slot[$k];
         let lo = &$cx.w.regs[slot[0] as usize].0;
         let hi = if wide(<$t as Lane>::TY) { &$cx.w.regs[slot[1] as usize].0 } else { lo };
         (lo, hi)
@@ -180,7 +221,7 @@ pub(crate) fn op1<A: Lane, D: Lane>(cx: &mut Cpu<'_>, i: &Inst, strict: bool, f:
             }
         }
     }
-    finish(cx, i, D::TY, &mut lo, &mut hi, known)
+    finish(cx, i, D::TY, &mut lo, wide(D::TY).then_some(&mut hi), known)
 }
 
 /// `D = f(A, B)` in each lane.
@@ -198,7 +239,7 @@ pub(crate) fn op2<A: Lane, B: Lane, D: Lane>(cx: &mut Cpu<'_>, i: &Inst, strict:
             }
         }
     }
-    finish(cx, i, D::TY, &mut lo, &mut hi, known)
+    finish(cx, i, D::TY, &mut lo, wide(D::TY).then_some(&mut hi), known)
 }
 
 /// `D = f(A, B, C)` in each lane.
@@ -221,7 +262,7 @@ pub(crate) fn op3<A: Lane, B: Lane, C: Lane, D: Lane>(
             }
         }
     }
-    finish(cx, i, D::TY, &mut lo, &mut hi, known)
+    finish(cx, i, D::TY, &mut lo, wide(D::TY).then_some(&mut hi), known)
 }
 
 /// Builds a row of the opcode table whose function applies a closure to each lane. `int` rows carry "holds no value" on,

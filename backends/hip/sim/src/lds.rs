@@ -1,14 +1,14 @@
 //! A workgroup's LDS: bytes, which of them were written, and who touched them since the last barrier.
 //!
-//! **Races.** Three sets of bytes for each wave say what it read, wrote and changed atomically since the last barrier. A
-//! wave that reads what another wrote, or writes what another read or wrote, is a race. Atomics of several waves on the
-//! same byte are none. Waves of the emulator run one after the other, so a race found here depends on nothing but the
-//! kernel and its data.
+//! **Races.** For each wave it is known which bytes it read, wrote and changed atomically since the last barrier. A wave
+//! that reads what another wrote, or writes what another read or wrote, is a race. Atomics of several waves on the same
+//! byte are none. Waves of the emulator run one after the other, so a race found here depends on nothing but the kernel
+//! and its data.
 //!
-//! **Bank conflicts.** 32 banks of 4 bytes. An instruction moves 128 bytes a cycle at most: 32 lanes of 4 bytes, 16 of 8
-//! or 8 of 12 or 16 at a time, in lane order. A group of lanes takes as many cycles as the busiest bank has different
-//! addresses to give; each above the first is counted.
+//! A byte was touched if its mark is the number of the epoch, which every barrier counts up. Beside the marks a wave has
+//! a bit for each of 64 blocks of LDS; only where the blocks of two waves meet are marks compared.
 
+use crate::banks::Banks;
 use crate::cpu::{Stop, fault};
 use crate::fault::{Cause, What};
 
@@ -20,37 +20,88 @@ pub(crate) enum Access {
     Atomic,
 }
 
+/// The kinds of access that race with one.
+const RIVALS: [&[Access]; 3] =
+    [&[Access::Write, Access::Atomic], &[Access::Read, Access::Write, Access::Atomic], &[Access::Read, Access::Write]];
+
+/// The addresses of an access: inactive lanes have that of the first active one.
+pub(crate) struct Span {
+    pub addr: [u32; 64],
+    pub exec: u64,
+    pub bytes: u32,
+}
+
 /// LDS of the running workgroup.
 pub(crate) struct Lds {
     data: Vec<u32>,
-    /// A bit for each byte: it was written.
-    init: Vec<u64>,
-    /// Sets of bytes, a word for 64 of them: read, written, changed atomically; each for every wave.
-    sets: [Vec<u64>; 3],
-    /// The same for all waves together, which answers most questions.
-    all: [Vec<u64>; 3],
-    /// Words of a set.
-    words: usize,
+    /// All ones for each byte that was written.
+    init: Vec<u8>,
+    /// For reads, writes and atomics: marks of all bytes, one wave after the other. Those of atomics are made when needed.
+    marks: [Vec<u8>; 3],
+    /// Blocks of LDS that each wave touched.
+    blocks: [Vec<u64>; 3],
+    block_shift: u32,
+    epoch: u8,
     waves: usize,
-    /// Words of the sets that may not be empty.
-    touched: (usize, usize),
-    atomics: bool,
     pub size: u32,
+    pub banks: Banks,
+}
+
+/// Runs a body with the constant `N` for a number of bytes.
+macro_rules! sized {
+    ($bytes:expr, |$n:ident| $body:expr) => {
+        match $bytes {
+            1 => {
+                const $n: usize = 1;
+                $body
+            }
+            2 => {
+                const $n: usize = 2;
+                $body
+            }
+            4 => {
+                const $n: usize = 4;
+                $body
+            }
+            8 => {
+                const $n: usize = 8;
+                $body
+            }
+            12 => {
+                const $n: usize = 12;
+                $body
+            }
+            _ => {
+                const $n: usize = 16;
+                $body
+            }
+        }
+    };
+}
+
+/// `N` bytes of a map.
+#[inline(always)]
+fn part<const N: usize>(map: &[u8], at: u32) -> [u8; N] {
+    let mut x = [0; N];
+    x.copy_from_slice(&map[at as usize..at as usize + N]);
+    x
 }
 
 impl Lds {
     pub(crate) fn new(size: u32, waves: usize) -> Lds {
-        let words = size.div_ceil(64) as usize + 1;
+        let bytes = size.next_multiple_of(4) as usize;
+        let tracked = if waves > 1 { bytes * waves } else { 0 };
         Lds {
-            data: vec![0; words * 16],
-            init: vec![0; words],
-            sets: [(); 3].map(|()| vec![0; words * waves]),
-            all: [(); 3].map(|()| vec![0; words]),
-            words,
+            data: vec![0; bytes / 4],
+            init: vec![0; bytes],
+            marks: [vec![0; tracked], vec![0; tracked], Vec::new()],
+            blocks: [(); 3].map(|()| vec![0; waves]),
+            // At least 16 bytes, which an aligned access does not straddle.
+            block_shift: size.div_ceil(64).next_power_of_two().trailing_zeros().max(4),
+            epoch: 1,
             waves,
-            touched: (words, 0),
-            atomics: false,
             size,
+            banks: Banks::new(),
         }
     }
 
@@ -61,115 +112,115 @@ impl Lds {
 
     /// Accesses before and after it don't race.
     pub(crate) fn barrier(&mut self) {
-        let (first, last) = self.touched;
-        if first <= last {
-            self.all.iter_mut().for_each(|set| set[first..=last].fill(0));
-            for w in 0..self.waves {
-                let range = w * self.words + first..=w * self.words + last;
-                self.sets[0][range.clone()].fill(0);
-                self.sets[1][range.clone()].fill(0);
-                if self.atomics {
-                    self.sets[2][range].fill(0);
-                }
-            }
+        if self.epoch == u8::MAX {
+            self.marks.iter_mut().for_each(|m| m.fill(0));
+            self.epoch = 0;
         }
-        self.touched = (self.words, 0);
-        self.atomics = false;
+        self.epoch += 1;
+        self.blocks.iter_mut().for_each(|b| b.fill(0));
     }
 
-    /// Checks bounds and alignment of an instruction's access by the lanes of `exec`.
+    /// Checks bounds and alignment of an instruction's access and that it doesn't race, and notes it.
     #[inline(always)]
-    pub(crate) fn check(
-        &self,
-        addr: &[u32; 64],
-        exec: u64,
-        bytes: u32,
-        align: u32,
-        access: Access,
-    ) -> Result<(), Stop> {
+    pub(crate) fn access(&mut self, s: &Span, align: u32, wave: u32, access: Access) -> Result<(), Stop> {
         let (mut top, mut low) = (0, 0);
         for l in 0..64 {
-            let a = if exec >> l & 1 != 0 { addr[l] } else { 0 };
-            top = top.max(a);
-            low |= a;
+            top = top.max(s.addr[l]);
+            low |= s.addr[l];
         }
-        if exec == 0 || u64::from(top) + u64::from(bytes) <= u64::from(self.size) && low & (align - 1) == 0 {
-            return Ok(());
+        if u64::from(top) + u64::from(s.bytes) > u64::from(self.size) || low & (align - 1) != 0 {
+            return Err(self.refuse(s, align, access));
         }
-        Err(self.refuse(addr, exec, bytes, align, access))
+        if self.waves > 1 { self.track(s, wave, access) } else { Ok(()) }
     }
 
     #[cold]
-    fn refuse(&self, addr: &[u32; 64], exec: u64, bytes: u32, align: u32, access: Access) -> Stop {
-        let outside = |a: u32| u64::from(a) + u64::from(bytes) > u64::from(self.size);
-        let bad = |l: &usize| exec >> l & 1 != 0 && (outside(addr[*l]) || addr[*l] & (align - 1) != 0);
+    fn refuse(&self, s: &Span, align: u32, access: Access) -> Stop {
+        let outside = |a: u32| u64::from(a) + u64::from(s.bytes) > u64::from(self.size);
+        let bad = |l: &usize| s.exec >> l & 1 != 0 && (outside(s.addr[*l]) || s.addr[*l] & (align - 1) != 0);
         let lane = (0..64).find(bad).unwrap_or(0);
-        let address = addr[lane];
+        let address = s.addr[lane];
         let what = if outside(address) {
-            What::LdsOutOfBounds { address: address.into(), bytes, size: self.size, write: access != Access::Read }
+            What::LdsOutOfBounds {
+                address: address.into(),
+                bytes: s.bytes,
+                size: self.size,
+                write: access != Access::Read,
+            }
         } else {
-            What::Misaligned { address: address.into(), bytes }
+            What::Misaligned { address: address.into(), bytes: s.bytes }
         };
         fault(Cause { lane: Some(lane as u32), what })
     }
 
-    /// Notes an access of `bytes` ≤ 16 that don't straddle 64, unless it races.
     #[inline(always)]
-    pub(crate) fn touch(&mut self, lane: usize, addr: u32, bytes: u32, wave: u32, access: Access) -> Result<(), Stop> {
-        if self.waves == 1 {
-            return Ok(());
+    fn track(&mut self, s: &Span, wave: u32, access: Access) -> Result<(), Stop> {
+        let (me, kind) = (wave as usize, access as usize);
+        let mut blocks = 0u64;
+        for l in 0..64 {
+            blocks |= 1 << (s.addr[l] >> self.block_shift & 63);
+            if s.bytes == 12 {
+                blocks |= 1 << ((s.addr[l] + 8) >> self.block_shift & 63);
+            }
         }
-        let (word, mask) = (addr as usize / 64, ((1u64 << bytes) - 1) << (addr & 63));
-        let of_all = |kind: usize| self.all[kind][word];
-        let asked = match access {
-            Access::Read => of_all(1) | of_all(2),
-            Access::Write => of_all(0) | of_all(1) | of_all(2),
-            Access::Atomic => of_all(0) | of_all(1),
-        };
-        if asked & mask != 0 {
-            self.compare(lane, addr, mask, wave, access)?;
+        for rival in RIVALS[kind] {
+            for other in 0..self.waves {
+                if other != me && self.blocks[*rival as usize][other] & blocks != 0 {
+                    self.compare(s, other, *rival, wave, access)?;
+                }
+            }
         }
-        let kind = match access {
-            Access::Read => 0,
-            Access::Write => 1,
-            Access::Atomic => 2,
-        };
-        self.atomics |= kind == 2;
-        self.touched = (self.touched.0.min(word), self.touched.1.max(word));
-        self.all[kind][word] |= mask;
-        self.sets[kind][wave as usize * self.words + word] |= mask;
+        self.blocks[kind][me] |= blocks;
+        let len = self.init.len();
+        if self.marks[kind].is_empty() {
+            self.marks[kind] = vec![0; len * self.waves];
+        }
+        let (marks, epoch) = (&mut self.marks[kind][me * len..(me + 1) * len], self.epoch);
+        sized!(s.bytes, |N| for a in &s.addr {
+            marks[*a as usize..*a as usize + N].copy_from_slice(&[epoch; N]);
+        });
         Ok(())
     }
 
-    /// Somebody touched these bytes before; was it another wave?
-    fn compare(&self, lane: usize, addr: u32, mask: u64, wave: u32, access: Access) -> Result<(), Stop> {
-        let (mut reads, mut writes) = (0, 0);
-        for w in (0..self.waves).filter(|w| *w != wave as usize) {
-            let at = w * self.words + addr as usize / 64;
-            writes |= self.sets[1][at];
-            if access != Access::Read {
-                reads |= self.sets[0][at];
-            }
-            if access != Access::Atomic {
-                writes |= self.sets[2][at];
-            }
-        }
-        if (reads | writes) & mask != 0 {
-            return Err(self.race(lane, addr, mask, wave, writes & mask != 0));
-        }
-        Ok(())
+    /// Both waves touched a block: did they touch the same bytes of it?
+    fn compare(&self, s: &Span, other: usize, rival: Access, wave: u32, access: Access) -> Result<(), Stop> {
+        let len = self.init.len();
+        let marks = &self.marks[rival as usize][other * len..(other + 1) * len];
+        let mut hit = false;
+        sized!(s.bytes, |N| for a in &s.addr {
+            hit |= part::<N>(marks, *a).iter().fold(false, |h, b| h | (*b == self.epoch));
+        });
+        if hit { Err(self.race(s, wave, access)) } else { Ok(()) }
     }
 
+    /// Whether a wave touched a byte.
+    fn touched(&self, wave: usize, kind: Access, at: u32) -> bool {
+        self.marks[kind as usize].get(wave * self.init.len() + at as usize) == Some(&self.epoch)
+    }
+
+    /// The first lane's first race.
     #[cold]
-    fn race(&self, lane: usize, addr: u32, mask: u64, wave: u32, other_write: bool) -> Stop {
-        let word = addr as usize / 64;
-        let bits = |w: usize| {
-            let at = w * self.words + word;
-            mask & if other_write { self.sets[1][at] | self.sets[2][at] } else { self.sets[0][at] }
-        };
-        let other = (0..self.waves).find(|w| *w != wave as usize && bits(*w) != 0).unwrap_or(0);
-        let address = word as u64 * 64 + u64::from(bits(other).trailing_zeros());
-        fault(Cause { lane: Some(lane as u32), what: What::Race { address, other: other as u32, other_write } })
+    fn race(&self, s: &Span, wave: u32, access: Access) -> Stop {
+        let piece = if s.bytes == 12 { 4 } else { s.bytes };
+        let others = || (0..self.waves).filter(|w| *w != wave as usize);
+        for lane in (0..64).filter(|l| s.exec >> l & 1 != 0) {
+            for first in (s.addr[lane]..s.addr[lane] + s.bytes).step_by(piece as usize) {
+                let find = |w: usize, kinds: &[Access]| {
+                    (first..first + piece).find(|at| kinds.iter().any(|k| self.touched(w, *k, *at)))
+                };
+                let rivals = RIVALS[access as usize];
+                if !others().any(|w| find(w, rivals).is_some()) {
+                    continue;
+                }
+                let changes: Vec<Access> = rivals.iter().copied().filter(|k| *k != Access::Read).collect();
+                let other_write = others().any(|w| find(w, &changes).is_some());
+                let kinds: &[Access] = if other_write { &[Access::Write, Access::Atomic] } else { &[Access::Read] };
+                let (other, address) =
+                    others().find_map(|w| Some((w as u32, find(w, kinds)?.into()))).unwrap_or((0, first.into()));
+                return fault(Cause { lane: Some(lane as u32), what: What::Race { address, other, other_write } });
+            }
+        }
+        fault(Cause { lane: None, what: What::Race { address: s.addr[0].into(), other: 0, other_write: false } })
     }
 
     /// A dword at an aligned, checked address.
@@ -178,21 +229,52 @@ impl Lds {
         self.data[addr as usize / 4]
     }
 
-    /// Whether `bytes` ≤ 16 were written.
+    /// `N` dwords.
     #[inline(always)]
-    pub(crate) fn known(&self, addr: u32, bytes: u32) -> bool {
-        let mask = (1u64 << bytes) - 1;
-        self.init[addr as usize / 64] >> (addr & 63) & mask == mask
+    pub(crate) fn dwords<const N: usize>(&self, addr: u32) -> [u32; N] {
+        let mut x = [0; N];
+        x.copy_from_slice(&self.data[addr as usize / 4..addr as usize / 4 + N]);
+        x
     }
 
+    /// Whether `bytes` were written.
     #[inline(always)]
-    pub(crate) fn mark(&mut self, addr: u32, bytes: u32) {
-        self.init[addr as usize / 64] |= ((1u64 << bytes) - 1) << (addr & 63);
+    pub(crate) fn known(&self, addr: u32, bytes: u32) -> bool {
+        self.init[addr as usize..(addr + bytes) as usize].iter().all(|b| *b != 0)
+    }
+
+    /// Whether all bytes of an access were written.
+    #[inline(always)]
+    pub(crate) fn all_known(&self, s: &Span) -> bool {
+        sized!(s.bytes, |N| {
+            let mut all = [!0; N];
+            for a in &s.addr {
+                let x = part::<N>(&self.init, *a);
+                for b in 0..N {
+                    all[b] &= x[b];
+                }
+            }
+            all == [!0; N]
+        })
+    }
+
+    /// Says that all bytes of an access are written.
+    #[inline(always)]
+    pub(crate) fn mark(&mut self, s: &Span) {
+        sized!(s.bytes, |N| for a in &s.addr {
+            self.init[*a as usize..*a as usize + N].copy_from_slice(&[!0; N]);
+        });
     }
 
     #[inline(always)]
     pub(crate) fn set_dword(&mut self, addr: u32, x: u32) {
         self.data[addr as usize / 4] = x;
+    }
+
+    /// Sets `N` dwords.
+    #[inline(always)]
+    pub(crate) fn set_dwords<const N: usize>(&mut self, addr: u32, x: [u32; N]) {
+        self.data[addr as usize / 4..addr as usize / 4 + N].copy_from_slice(&x);
     }
 
     /// One or two bytes that don't straddle a dword.
@@ -205,45 +287,4 @@ impl Lds {
         let m = ((1u32 << (8 * bytes)) - 1) << (8 * b);
         self.data[at] = self.data[at] & !m | x << (8 * b) & m;
     }
-}
-
-/// Extra cycles of an access of `words` dwords a lane by the lanes of `exec`.
-#[inline(always)]
-pub(crate) fn conflicts(addr: &[u32; 64], exec: u64, words: u32) -> u64 {
-    let unit = 4 * words.next_power_of_two();
-    let mut off = 0;
-    for l in 0..64 {
-        off |= addr[l] ^ addr[0].wrapping_add(unit * l as u32);
-    }
-    if exec == !0 && off == 0 { 0 } else { scattered(addr, exec, unit) }
-}
-
-fn scattered(addr: &[u32; 64], exec: u64, unit: u32) -> u64 {
-    const NONE: u8 = 0xff;
-    let lanes = (128 / unit) as usize;
-    let shift = unit.trailing_zeros();
-    let mut extra = 0;
-    for first in (0..64).step_by(lanes) {
-        // For each bank (of `unit` bytes) a chain of the lanes with different addresses in it.
-        let mut head = [NONE; 32];
-        let mut next = [NONE; 64];
-        let mut count = [0u8; 32];
-        let mut most = 1;
-        for l in (first..first + lanes).filter(|l| exec >> l & 1 != 0) {
-            let place = addr[l] >> shift;
-            let bank = place as usize & (lanes - 1);
-            let mut at = head[bank];
-            while at != NONE && addr[at as usize & 63] >> shift != place {
-                at = next[at as usize & 63];
-            }
-            if at == NONE {
-                next[l] = head[bank];
-                head[bank] = l as u8;
-                count[bank] += 1;
-                most = most.max(count[bank]);
-            }
-        }
-        extra += u64::from(most - 1);
-    }
-    extra
 }

@@ -13,7 +13,7 @@
 //!
 //! # What it does not model
 //!
-//! - Time: no caches, no latencies, no occupancy. Bank conflicts are counted by a model, see `lds.rs`.
+//! - Time: no caches, no latencies, no occupancy. Bank conflicts are counted by a model, see `banks.rs`.
 //! - `s_waitcnt` and hazards: every result is there at once, so a missing wait or `s_nop` goes unnoticed.
 //! - Races on global memory.
 //! - The bits of f16 and bf16 matrix products and of dot products of f16, see `mfma.rs`.
@@ -29,6 +29,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "loops over lanes index several registers")]
 
+mod banks;
 mod compare;
 mod convert;
 mod counts;

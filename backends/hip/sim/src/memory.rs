@@ -4,6 +4,7 @@
 //! Several host threads run workgroups over the same memory, and a kernel may race on it as it may on a GPU. So bytes are
 //! only touched through relaxed atomics of up to 4 bytes; a torn wider access is what the hardware may give as well.
 
+use crate::cpu::Lanes;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -80,7 +81,9 @@ impl Drop for Region {
 
 impl Region {
     pub(crate) fn new(base: u64, len: u64, label: &str) -> Option<Region> {
-        let layout = Layout::from_size_align(len.max(1) as usize, 256).ok()?;
+        // Padded, so that the dword after any byte is there to be read.
+        let layout =
+            Layout::from_size_align(usize::try_from(len).ok()?.next_multiple_of(4).checked_add(4)?, 256).ok()?;
         // SAFETY: the layout's size is not zero.
         let data = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         let shadow = (0..len.div_ceil(8)).map(|_| AtomicU8::new(0)).collect();
@@ -172,11 +175,85 @@ impl Region {
         }
     }
 
+    /// Loads `N` dwords in a row for each of 64 lanes, of which `bytes` are meant; false if they don't all lie inside.
+    #[inline(always)]
+    pub(crate) fn load_lanes<const N: usize>(&self, off: &[u64; 64], bytes: u32, out: &mut [Lanes; N]) -> bool {
+        let (top, low) = off.iter().fold((0, 0), |(top, low), o| (top.max(*o), low | o));
+        if u64::from(bytes) > self.len || top > self.len - u64::from(bytes) || N as u32 > bytes.div_ceil(4) {
+            return false;
+        }
+        let dword = |off: u64| {
+            // SAFETY: `off` is aligned and begins at most 4 after the dword of the last byte that is accessed, by which
+            // the allocation is padded; accessed atomically alone.
+            unsafe { AtomicU32::from_ptr(self.data.as_ptr().add(off as usize).cast()) }.load(Relaxed)
+        };
+        let qword = |off: u64| {
+            // SAFETY: only used for whole accesses, see the check above, that are aligned to 8; accessed atomically alone.
+            unsafe { AtomicU64::from_ptr(self.data.as_ptr().add(off as usize).cast()) }.load(Relaxed)
+        };
+        if low & 7 == 0 && N % 2 == 0 {
+            for l in 0..64 {
+                for w in 0..N / 2 {
+                    let x = qword(off[l] + 8 * w as u64);
+                    out[2 * w].0[l] = x as u32;
+                    out[2 * w + 1].0[l] = (x >> 32) as u32;
+                }
+            }
+        } else if low & 3 == 0 {
+            for l in 0..64 {
+                for w in 0..N {
+                    out[w].0[l] = dword(off[l] + 4 * w as u64);
+                }
+            }
+        } else {
+            for l in 0..64 {
+                let (at, shift) = (off[l] & !3, 8 * (off[l] & 3));
+                let mut x = u64::from(dword(at));
+                for w in 0..N {
+                    x |= u64::from(dword(at + 4 * w as u64 + 4)) << 32;
+                    out[w].0[l] = (x >> shift) as u32;
+                    x >>= 32;
+                }
+            }
+        }
+        true
+    }
+
+    /// Stores a dword of each lane, `step` bytes apart from `off` on.
+    pub(crate) fn store_lanes(&self, off: u64, step: u32, x: &Lanes) {
+        for l in 0..64 {
+            self.dword(off + l as u64 * u64::from(step)).store(x.0[l], Relaxed);
+        }
+    }
+
     fn mark_range(&self, off: u64, n: u64) {
         if off == 0 && n == self.len {
             self.whole.store(true, Relaxed);
+            return;
+        }
+        let (first, last) = (off.next_multiple_of(8).min(off + n), (off + n) & !7);
+        if first < last {
+            self.mark(off, (first - off) as u32);
+            self.shadow[(first / 8) as usize..(last / 8) as usize].iter().for_each(|s| s.store(0xff, Relaxed));
+            self.mark(last, (off + n - last) as u32);
         } else {
-            (off..off + n).step_by(16).for_each(|o| self.mark(o, (off + n - o).min(16) as u32));
+            (off..off + n).for_each(|o| self.mark(o, 1));
+        }
+    }
+
+    /// Says that 64 lanes wrote `bytes` each, one after the other from `off` on.
+    pub(crate) fn mark_row(&self, off: u64, bytes: u32) {
+        if !self.is_whole() {
+            self.mark_range(off, 64 * u64::from(bytes));
+        }
+    }
+
+    /// Notices that every byte was written, piece by piece.
+    fn settle(&self) {
+        let (whole, rest) = self.shadow.split_at((self.len / 8) as usize);
+        let tail = ((1u32 << (self.len % 8)) - 1) as u8;
+        if whole.iter().all(|s| s.load(Relaxed) == 0xff) && rest.iter().all(|s| s.load(Relaxed) & tail == tail) {
+            self.whole.store(true, Relaxed);
         }
     }
 
@@ -334,8 +411,9 @@ impl Memory {
     pub(crate) fn view(&self, own: impl IntoIterator<Item = Arc<Region>>) -> View {
         let t = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let mut regions: Vec<_> = t.regions.iter().cloned().chain(own).collect();
+        regions.iter().filter(|r| !r.is_whole()).for_each(|r| r.settle());
         regions.sort_by_key(|r| r.base);
-        View { regions }
+        View { bases: regions.iter().map(|r| r.base).collect(), regions }
     }
 }
 
@@ -351,13 +429,15 @@ impl Region {
 
 /// The allocations a launch can reach, fixed for its length.
 pub(crate) struct View {
+    /// Where the regions begin.
+    bases: Vec<u64>,
     regions: Vec<Arc<Region>>,
 }
 
 impl View {
     #[inline]
     pub(crate) fn find(&self, addr: u64, bytes: u64) -> Option<&Region> {
-        let at = self.regions.partition_point(|r| r.base <= addr);
+        let at = self.bases.partition_point(|base| *base <= addr);
         at.checked_sub(1).map(|i| &*self.regions[i]).filter(|r| r.contains(addr, bytes))
     }
 

@@ -23,40 +23,34 @@ fn place<const M: usize>(b: usize, i: usize) -> (usize, usize) {
     }
 }
 
-/// An element type of D with its multiply-add.
-trait Sum: Copy + Default {
-    fn from(bits: u32) -> Self;
-    fn bits(self) -> u32;
-    fn mac(a: Self, b: Self, c: Self) -> Self;
+/// An element type of D with its multiply-add, in floats.
+trait Sum {
+    /// What a chain of sums begins with.
+    fn first(c: u32) -> f32;
+    /// D of C and the end of the chain.
+    fn last(c: u32, sum: f32) -> u32;
 }
 
 impl Sum for f32 {
     #[inline(always)]
-    fn from(bits: u32) -> f32 {
-        f32::from_bits(bits)
+    fn first(c: u32) -> f32 {
+        f32::from_bits(c)
     }
     #[inline(always)]
-    fn bits(self) -> u32 {
-        self.to_bits()
-    }
-    #[inline(always)]
-    fn mac(a: f32, b: f32, c: f32) -> f32 {
-        a.mul_add(b, c)
+    fn last(_c: u32, sum: f32) -> u32 {
+        sum.to_bits()
     }
 }
 
+/// Sums of up to 32 products of bytes are exact in f32, which is much faster than 32-bit integer products.
 impl Sum for i32 {
     #[inline(always)]
-    fn from(bits: u32) -> i32 {
-        bits as i32
+    fn first(_c: u32) -> f32 {
+        0.0
     }
     #[inline(always)]
-    fn bits(self) -> u32 {
-        self as u32
-    }
-    #[inline(always)]
-    fn mac(a: i32, b: i32, c: i32) -> i32 {
-        c.wrapping_add(a.wrapping_mul(b))
+    fn last(c: u32, sum: f32) -> u32 {
+        c.wrapping_add(sum as i32 as u32)
     }
 }
 
@@ -66,15 +60,15 @@ fn mfma<T: Sum, const M: usize, const K: usize, const B: usize>(
     cx: &mut Cpu<'_>,
     i: &Inst,
     per: usize,
-    a: impl Fn(u32, u32) -> T,
-    b: impl Fn(u32, u32) -> T,
+    a: impl Fn(u32, u32) -> f32,
+    b: impl Fn(u32, u32) -> f32,
 ) -> Step {
     let each = K * M * B / 64;
     let regs = M * M * B / 64;
     known(cx, i, each / per, regs)?;
     let mut out = [Lanes::ZERO; 32];
     for block in 0..B {
-        let (mut at, mut bt) = ([[T::default(); M]; K], [[T::default(); M]; K]);
+        let (mut at, mut bt) = ([[0f32; M]; K], [[0f32; M]; K]);
         for group in 0..K / each {
             let lane = M * (block + B * group);
             for e in 0..each {
@@ -89,24 +83,22 @@ fn mfma<T: Sum, const M: usize, const K: usize, const B: usize>(
         }
         for row in 0..M {
             let (reg, lane) = place::<M>(block, row);
-            let mut acc = [T::default(); M];
-            let c = &i.src[2];
-            if c.kind == Kind::Vector {
-                let c = &cx.w.regs[c.reg as usize + reg].0[lane..lane + M];
-                for j in 0..M {
-                    acc[j] = T::from(c[j]);
-                }
-            } else {
-                acc = [T::from(c.value as u32); M];
+            let mut old = [i.src[2].value as u32; M];
+            if i.src[2].kind == Kind::Vector {
+                old.copy_from_slice(&cx.w.regs[i.src[2].reg as usize + reg].0[lane..lane + M]);
+            }
+            let mut acc = [0f32; M];
+            for j in 0..M {
+                acc[j] = T::first(old[j]);
             }
             for k in 0..K {
                 let x = at[k][row];
                 for j in 0..M {
-                    acc[j] = T::mac(x, bt[k][j], acc[j]);
+                    acc[j] = x.mul_add(bt[k][j], acc[j]);
                 }
             }
             for j in 0..M {
-                out[reg].0[lane + j] = acc[j].bits();
+                out[reg].0[lane + j] = T::last(old[j], acc[j]);
             }
         }
     }
@@ -136,8 +128,8 @@ fn bf16(w: u32, n: u32) -> f32 {
 }
 
 #[inline(always)]
-fn i8(w: u32, n: u32) -> i32 {
-    (w >> (8 * n)) as i8 as i32
+fn i8(w: u32, n: u32) -> f32 {
+    (w >> (8 * n)) as i8 as f32
 }
 
 fn e4(w: u32, n: u32) -> f32 {

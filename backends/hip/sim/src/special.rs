@@ -3,12 +3,11 @@
 //! Before the operation every source is copied with its modifiers applied; after it the result is changed or merged.
 
 use crate::convert::{f2h, h2f};
-use crate::cpu::{Cpu, Lanes, Stop};
-use crate::inst::{Dpp, Inst, Kind, Sel, Special, Src, Ty, Unused, either};
-use crate::lanes::unknown;
+use crate::cpu::{Cpu, Lanes};
+use crate::inst::{ABS, Dpp, Inst, Kind, NEG, Sel, Special, Src, Ty, Unused};
 
 /// The lane a DPP operand of lane `l` comes from, if there is one.
-pub(crate) fn dpp_lane(d: Dpp, l: usize) -> Option<usize> {
+fn dpp_lane(d: Dpp, l: usize) -> Option<usize> {
     let (row, r) = (l & !15, l & 15);
     match d {
         Dpp::QuadPerm(p) => Some((l & !3) + p[l & 3] as usize),
@@ -41,6 +40,23 @@ impl Special {
         let part = self.sdwa.is_some_and(|d| k < 2 && d.src[k as usize] != Sel::Dword);
         let moved = self.dpp.is_some() && k == 0;
         s.ty != Ty::Mask && s.ty != Ty::Rows && (signs || halves || part || moved)
+    }
+}
+
+impl Special {
+    /// What becomes of the signs of source `k`'s words, if its words are otherwise what registers hold.
+    pub(crate) fn signs(&self, s: &Src, k: u8) -> Option<[u8; 2]> {
+        let bit = |bits: u8| bits >> k & 1 != 0;
+        let sign = |neg: bool| if neg { NEG } else { 0 } | if s.abs { ABS } else { 0 };
+        if self.sdwa.is_some() || self.dpp.is_some() {
+            return None;
+        }
+        match s.ty {
+            Ty::F32 | Ty::B32 => Some([sign(s.neg), 0]),
+            Ty::F64 => Some([0, sign(s.neg)]),
+            Ty::P32 => Some([sign(bit(self.neg_lo) ^ s.neg), sign(bit(self.neg_hi) ^ s.neg)]),
+            _ => None,
+        }
     }
 }
 
@@ -114,83 +130,51 @@ fn modify(sp: &Special, s: &Src, k: usize, x: &mut [Lanes; 2], ok: &mut [u64; 2]
     }
 }
 
-/// Prepares the sources of an instruction that has modifiers.
-#[inline(never)]
-pub(crate) fn prepare(cx: &mut Cpu<'_>, i: &Inst, strict: bool) -> Result<[u64; 2], Stop> {
-    either!(cx, sources(i: &Inst, strict: bool) -> Result<[u64; 2], Stop>)
+/// The register that word `w` of source `k` is read from: `op_sel` exchanges the words of two f32.
+pub(crate) fn word_of(i: &Inst, k: usize, w: u16) -> u16 {
+    let s = &i.src[k];
+    match i.special.as_deref() {
+        Some(sp) if s.ty == Ty::P32 => s.reg + u16::from(if w == 0 { sp.op_sel } else { sp.op_sel_hi } >> k & 1),
+        _ => s.reg + w,
+    }
 }
 
-#[inline(always)]
-fn sources(cx: &mut Cpu<'_>, i: &Inst, strict: bool) -> Result<[u64; 2], Stop> {
-    let Some(sp) = i.special.as_deref() else { return Ok([!0; 2]) };
-    let exec = cx.w.exec();
-    let mut known = [!0u64; 2];
-    for (k, s) in i.src[..i.nsrc as usize].iter().enumerate() {
-        let words = s.ty.words();
-        let vector = s.kind == Kind::Vector;
-        let (value, mut ok) = if vector {
-            (0, [cx.w.init[s.reg as usize], cx.w.init[(s.reg + words - 1) as usize]])
-        } else {
-            let (x, set) = cx.w.scalar(s, words);
-            (x, if set { [!0; 2] } else { [0; 2] })
-        };
-        let whole = |x: u64| [Lanes([x as u32; 64]), Lanes([(x >> 32) as u32; 64])];
-        if s.modified {
-            let mut x = if vector {
-                [cx.w.regs[s.reg as usize], cx.w.regs[(s.reg + words - 1) as usize]]
-            } else {
-                whole(value)
-            };
-            if sp.dpp.is_some() && k == 0 {
-                move_lanes(cx, sp, &mut x, &mut ok, exec);
-            }
-            modify(sp, s, k, &mut x, &mut ok);
-            cx.w.regs[s.slot[0] as usize] = x[0];
-            if words == 2 {
-                cx.w.regs[s.slot[1] as usize] = x[1];
-            }
-        } else if matches!(s.kind, Kind::Scalar | Kind::Scc) && s.ty != Ty::Mask {
-            let x = whole(value);
-            cx.w.regs[s.slot[0] as usize] = x[0];
-            if words == 2 {
-                cx.w.regs[s.slot[1] as usize] = x[1];
-            }
-        }
-        known[0] &= ok[0];
-        known[1] &= ok[0] & ok[1];
+/// Copies source `k` to its slots, with all modifiers.
+pub(crate) fn change(cx: &mut Cpu<'_>, i: &Inst, k: usize) {
+    let (Some(sp), s) = (i.special.as_deref(), &i.src[k]) else { return };
+    let last = s.ty.words() - 1;
+    let (mut x, mut ok) = if s.kind == Kind::Vector {
+        let of = |w: u16| (s.reg + w) as usize;
+        ([cx.w.regs[of(0)], cx.w.regs[of(last)]], [cx.w.init[of(0)], cx.w.init[of(last)]])
+    } else {
+        let (x, set) = cx.w.scalar(s, last + 1);
+        ([Lanes([x as u32; 64]), Lanes([(x >> 32) as u32; 64])], if set { [!0; 2] } else { [0; 2] })
+    };
+    if sp.dpp.is_some() && k == 0 {
+        move_lanes(cx, sp, last as usize + 1, &mut x, &mut ok);
     }
-    if sp.dpp.is_none() {
-        cx.w.wmask = exec;
+    modify(sp, s, k, &mut x, &mut ok);
+    for w in 0..=last as usize {
+        let slot = i.slot[k][w] as usize;
+        (cx.w.regs[slot], cx.w.init[slot]) = (x[w], ok[w]);
     }
-    known[1] &= known[0];
-    if strict && known[1] & cx.w.wmask != cx.w.wmask {
-        return Err(unknown(cx, i, cx.w.wmask));
-    }
-    Ok(known)
 }
 
 /// Moves source 0 between lanes, and leaves out of `wmask` the lanes that get nothing.
-#[inline(always)]
-fn move_lanes(cx: &mut Cpu<'_>, sp: &Special, lanes: &mut [Lanes; 2], ok: &mut [u64; 2], exec: u64) {
-    let (from, had) = (*lanes, *ok);
+fn move_lanes(cx: &mut Cpu<'_>, sp: &Special, words: usize, lanes: &mut [Lanes; 2], ok: &mut [u64; 2]) {
+    let (from, had, exec) = (*lanes, *ok, cx.w.exec());
     let Some(source) = sp.from.first_chunk::<64>() else { return };
-    let (mut enabled, mut some, mut known) = (0u64, 0u64, [0u64; 2]);
-    for l in 0..64 {
-        let (s, there) = (source[l] & 63, source[l] < 64);
-        enabled |= u64::from((sp.row_mask >> (l / 16)) & (sp.bank_mask >> ((l / 4) & 3)) & 1) << l;
-        some |= (u64::from(there) & exec >> s & 1) << l;
-        known[0] |= (had[0] >> s & 1) << l;
-        known[1] |= (had[1] >> s & 1) << l;
-    }
+    let moved = |m: u64| (0..64).fold(0, |r, l| r | (m >> (source[l] & 63) & 1) << l);
+    let some = sp.there & if exec == !0 { !0 } else { moved(exec) };
     // A lane without a source reads 0, or is left alone.
-    for w in 0..2 {
+    let there = Lanes::mask(some).0;
+    for w in 0..words {
         for l in 0..64 {
-            let there = ((some >> l & 1) as u32).wrapping_neg();
-            lanes[w].0[l] = from[w].0[(source[l] & 63) as usize] & there;
+            lanes[w].0[l] = from[w].0[(source[l] & 63) as usize] & there[l];
         }
-        ok[w] = known[w] | !some;
+        ok[w] = !some | if had[w] == !0 { !0 } else { moved(had[w]) };
     }
-    cx.w.wmask = exec & enabled & if sp.bound_ctrl { !0 } else { some };
+    cx.w.wmask = exec & sp.enabled & if sp.bound_ctrl { !0 } else { some };
 }
 
 fn scale32(x: f32, sp: &Special) -> f32 {
@@ -210,18 +194,26 @@ fn scale32(x: f32, sp: &Special) -> f32 {
     }
 }
 
-/// Changes a result as the modifiers say.
-#[inline(never)]
-pub(crate) fn finish(cx: &mut Cpu<'_>, i: &Inst, ty: Ty, lo: &mut Lanes, hi: &mut Lanes) {
-    let plain = i.special.as_deref().is_none_or(|sp| {
-        !(sp.clamp || sp.omod != 0 || sp.keep_high || sp.write_high || sp.sdwa.is_some() || sp.op_sel != 0)
-    });
-    if !plain {
-        result(cx, i, ty, lo, hi);
+impl Special {
+    /// Whether results aren't simply written.
+    pub(crate) fn changes_result(&self) -> bool {
+        self.clamp || self.omod != 0 || self.keep_high || self.write_high || self.sdwa.is_some() || self.op_sel != 0
+    }
+
+    /// Makes the tables that DPP needs.
+    pub(crate) fn tabulate(&mut self) {
+        let Some(dpp) = self.dpp else { return };
+        self.from = (0..64).map(|l| dpp_lane(dpp, l).map_or(64, |l| l as u8)).collect();
+        for l in 0..64 {
+            self.there |= u64::from(self.from[l] < 64) << l;
+            self.enabled |= u64::from((self.row_mask >> (l / 16)) & (self.bank_mask >> ((l / 4) & 3)) & 1) << l;
+        }
     }
 }
 
-fn result(cx: &mut Cpu<'_>, i: &Inst, ty: Ty, lo: &mut Lanes, hi: &mut Lanes) {
+/// Changes a result as the modifiers say.
+#[inline(never)]
+pub(crate) fn result(cx: &mut Cpu<'_>, i: &Inst, ty: Ty, lo: &mut Lanes, hi: &mut Lanes) {
     let Some(sp) = i.special.as_deref() else { return };
     if sp.clamp || sp.omod != 0 {
         for l in 0..64 {

@@ -315,8 +315,13 @@ fn nothing_known() {
 
 #[test]
 fn bank_conflicts() {
-    use crate::lds::conflicts;
-    let of = |f: &dyn Fn(u32) -> u32, words| conflicts(&std::array::from_fn(|l| f(l as u32)), !0, words);
+    let banks = std::cell::RefCell::new(crate::banks::Banks::new());
+    let of = |f: &dyn Fn(u32) -> u32, words| {
+        let at = |offset| std::array::from_fn(|l| f(l as u32) + offset);
+        let first = banks.borrow_mut().conflicts(0, &at(0), !0, words);
+        assert_eq!(banks.borrow_mut().conflicts(0, &at(48), !0, words), first, "the same pattern elsewhere");
+        first
+    };
     assert_eq!(of(&|l| 4 * l, 1), 0);
     assert_eq!(of(&|_| 64, 1), 0, "one dword for all is a broadcast");
     assert_eq!(of(&|l| 8 * l, 1), 2, "every second bank: two dwords a bank in each half");

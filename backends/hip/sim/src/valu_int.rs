@@ -9,10 +9,12 @@ fn w2(f: impl Fn(u16, u16) -> u16, a: W2, b: W2) -> W2 {
 
 #[inline(always)]
 fn dot4(a: u32, b: u32, c: u32) -> u32 {
-    (0..4).fold(c as i32, |s, q| {
-        let (x, y) = ((a >> (8 * q)) as i8, (b >> (8 * q)) as i8);
-        s.wrapping_add(i32::from(x) * i32::from(y))
-    }) as u32
+    // Sign-extended by shifts, which the compiler turns into vector code.
+    let product = |q: u32| {
+        let byte = |x: u32| (x << (24 - 8 * q)) as i32 >> 24;
+        byte(a).wrapping_mul(byte(b)) as u32
+    };
+    c.wrapping_add(product(0)).wrapping_add(product(1)).wrapping_add(product(2)).wrapping_add(product(3))
 }
 
 #[inline(always)]

@@ -13,7 +13,12 @@ fn tool(names: &[&'static str]) -> Option<&'static str> {
 
 /// A program compiled from a file of `tests/kernels`, or `None`, said aloud, where there is no clang for gfx942.
 pub fn compile(file: &str) -> Option<Program> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels");
+    compile_at("tests/kernels", file, &[])
+}
+
+/// A program compiled from a file of a folder, which lies as said to this crate's, with some names defined.
+pub fn compile_at(folder: &str, file: &str, defines: &[(&str, &str)]) -> Option<Program> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let (Some(clang), Some(objdump)) =
         (tool(&["clang-22", "clang-19", "clang"]), tool(&["llvm-objdump-22", "llvm-objdump-19", "llvm-objdump"]))
     else {
@@ -34,6 +39,8 @@ pub fn compile(file: &str) -> Option<Program> {
             "-mcode-object-version=5",
             "-g",
         ])
+        .arg("-Wno-pass-failed")
+        .args(defines.iter().map(|(name, value)| format!("-D{name}={value}")))
         .arg(dir.join(file))
         .arg("-o")
         .arg(&out)
@@ -62,6 +69,14 @@ impl Bench {
         let raw: Vec<u8> = data.iter().flat_map(|x| bytes(*x)).collect();
         let addr = self.memory.alloc(raw.len(), label).expect("memory");
         self.memory.write(addr, &raw).expect("inside");
+        self.u64(addr);
+        addr
+    }
+
+    /// A buffer of bytes, as the next argument.
+    pub fn bytes_in(&mut self, label: &str, bytes: &[u8]) -> u64 {
+        let addr = self.memory.alloc(bytes.len(), label).expect("memory");
+        self.memory.write(addr, bytes).expect("inside");
         self.u64(addr);
         addr
     }
