@@ -1,12 +1,24 @@
 // Causal grouped-query attention over a paged cache, `HEAD_DIM` values a head, keys and values in `KV` (F32 or F16).
 //
+// Scores and outputs are products on the matrix cores, in f32: 16 query rows a workgroup, be they of many tokens or one.
+//
 // The order of every sum, the same in both routes, so that prefill and decode agree to the bit:
 // - Keys are cut into segments of 128 at fixed absolute positions.
-// - A score is four chains of fma over d = 0 ... 3 (mod 4) from 0, added (c0 + c1) + (c2 + c3), times the scale.
+// - A score is one chain of fma from 0, times the scale. Values come in blocks of 4 PER (last one padded with zeros):
+//   those at 0, PER, 2 PER, 3 PER of the block, then those at 1, PER + 1, 2 PER + 1, 3 PER + 1, and so on.
 // - In a segment m is the largest score seen, p = e^(score - m), l the sum of p (lane i has keys i, i + 32, i + 64, i + 96,
-//   added (p0 + p1) + (p2 + p3), then folded over 32 lanes), o = fma(p, v, o) by ascending position from 0.
+//   added (p0 + p1) + (p2 + p3), then folded over 32 lanes), o the chain fma(p, v, o) from 0, plus 0. Slots come in blocks
+//   of 16: those at 0, 4, 8, 12 of the block, then those at 1, 5, 9, 13, and so on.
 // - Segments are merged by ascending position, the first as it is, then: m' = max(M, m), a = e^(M - m'), b = e^(m - m'),
 //   L = fma(L, a, l b), O = fma(O, a, o b). The output is O / L.
+//
+// What a row does not see does not touch it, though all rows of a tile go through the same products:
+// - A key is a column of its own in the product that gives scores, and the score of an unseen one is not looked at.
+// - An unseen slot has p = +0. A finite value times that leaves a chain's bits as they are, but for the sign of a zero,
+//   which the last "plus 0" makes +. So neither how many slots follow those seen nor what is in them matters.
+// - A value that is infinite or NaN would turn 0 into NaN, in its column of all rows: then some output of the tile is not
+//   finite, and the segment is taken again, with 0 in the place of such values. They are added to the rows that see them
+//   in a sum of its own, which becomes what it must be, NaN or infinite.
 //
 // A workgroup takes up to `ROWS` query rows of one key-value head. `attention_tile` walks all segments of its rows;
 // `attention_part` takes one segment and leaves m, l and o, which `attention_merge` merges.
@@ -16,19 +28,90 @@
 #define F16 1
 #if KV == F16
 typedef u16 Element;
-DEV float real(Element v) { return f16_to_f32(v); }
+DEV float real(u16 v) { return f16_to_f32(v); }
 #else
 typedef float Element;
-DEV float real(Element v) { return v; }
+#endif
+DEV float real(float v) { return v; }
+
+// ---- a wave multiplies 16 rows by 16 columns of 4 values each, onto their sums
+//
+//   AMD     v_mfma_f32_16x16x4_f32: a lane has one value of rows and columns, and four sums
+//   others  the same chain of fma; a lane has two values, and eight sums
+//
+// A lane has the values at `depth(h)` of row (and column) lane % 16, and the sums of column lane % 16 and the rows from
+// `first_row()` on.
+
+constexpr u32 TILE = 16, DEPTH = 4;
+constexpr u32 TILE_REGS = TILE * TILE / WAVE, HALVES = TILE * DEPTH / WAVE;
+constexpr u32 WAVES = 256 / WAVE;
+
+struct Fragment {
+  float v[HALVES];
+};
+DEV u32 depth(u32 h) { return lane_id() / TILE + h * (WAVE / TILE); }
+DEV u32 first_row() { return lane_id() / TILE * TILE_REGS; }
+
+#if GRETA_AMD
+
+typedef float F32x4 __attribute__((ext_vector_type(4)));
+struct Sums {
+  F32x4 v;
+};
+DEV Sums multiply(Fragment rows, Fragment columns, Sums s) {
+  return {__builtin_amdgcn_mfma_f32_16x16x4f32(rows.v[0], columns.v[0], s.v, 0, 0, 0)};
+}
+// What is the same in all lanes of a wave, in a scalar register.
+DEV u32 uniform(u32 v) { return (u32)__builtin_amdgcn_readfirstlane((i32)v); }
+// A bit for each lane of the wave.
+DEV u64 ballot(bool v) { return __builtin_amdgcn_ballot_w64(v); }
+
+#else
+
+struct Sums {
+  float v[TILE_REGS];
+};
+DEV float from_lane(float v, u32 lane) {
+  float out;
+  asm volatile("shfl.sync.idx.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=f"(out) : "f"(v), "r"(lane));
+  return out;
+}
+DEV Sums multiply(Fragment rows, Fragment columns, Sums s) {
+  u32 column = lane_id() % TILE;
+#pragma unroll
+  for (u32 k = 0; k < DEPTH; k++) {
+    u32 from = k % (WAVE / TILE) * TILE, h = k / (WAVE / TILE);
+    float b = from_lane(columns.v[h], from + column);
+#pragma unroll
+    for (u32 r = 0; r < TILE_REGS; r++) s.v[r] = fma_(from_lane(rows.v[h], from + first_row() + r), b, s.v[r]);
+  }
+  return s;
+}
+DEV u32 uniform(u32 v) { return v; }
+DEV u64 ballot(bool v) {
+  u32 out;
+  asm volatile("{ .reg .pred p; setp.ne.u32 p, %1, 0; vote.sync.ballot.b32 %0, p, 0xffffffff; }" : "=r"(out) : "r"((u32)v));
+  return out;
+}
+
 #endif
 
+DEV u32 wave_id() { return uniform(thread_x() / WAVE); }
+
+// ---- sizes
+
 constexpr u32 PAGE = 32, SEGMENT = 128;
-constexpr u32 ROWS = 16;
-constexpr u32 HD4 = (HEAD_DIM + 3) / 4 * 4; // rows in shared memory are whole quads, padded with zeros
-constexpr u32 STRIDE = HD4 + 4; // and begin in different banks
-constexpr u32 COLUMNS = HEAD_DIM <= 32 ? 32 : HEAD_DIM <= 64 ? 64 : HEAD_DIM <= 128 ? 128 : 256; // threads over a head
-constexpr u32 TEAMS = 256 / COLUMNS, TEAM_ROWS = ROWS / TEAMS; // each team of threads has these rows' outputs
-static_assert(HEAD_DIM <= 256 && TEAM_ROWS * TEAMS == ROWS, "heads of up to 256 values");
+constexpr u32 ROWS = TILE;
+constexpr u32 PER = HEAD_DIM % 32 == 0 ? 8 : 4; // values of a head that a lane loads together
+constexpr u32 BLOCK = DEPTH * PER, BLOCKS = (HEAD_DIM + BLOCK - 1) / BLOCK;
+constexpr u32 WAVE_SLOTS = SEGMENT / WAVES; // whose scores a wave makes
+constexpr u32 WAVE_TILES = WAVE_SLOTS / TILE;
+// A lane has columns of the outputs that are neighbours: column n of tile i of wave w is (w * TILE + n) * ACROSS + i.
+constexpr u32 ACROSS = (HEAD_DIM + TILE * WAVES - 1) / (TILE * WAVES);
+// Rows of p begin at banks 4 apart: eight lanes that take four values each of their own row find them in all 32 banks.
+constexpr u32 STRIDE = SEGMENT + 4;
+static_assert(HEAD_DIM <= 256, "heads of up to 256 values");
+static_assert(PAGE % WAVE_SLOTS == 0, "a wave's slots are of one page");
 
 struct Shape {
   u32 heads, kv_heads, tokens, table_width;
@@ -41,13 +124,13 @@ struct Factors {
 };
 
 struct Shared {
-  float q[ROWS][STRIDE];
-  float k[PAGE][STRIDE];
-  float p[SEGMENT][ROWS]; // scores, then weights
+  alignas(16) float p[ROWS][STRIDE]; // scores, then weights
   float m[ROWS], l[ROWS]; // of the segment at hand
   float M[ROWS], L[ROWS]; // so far
   Factors factors[ROWS];
   i32 position[ROWS], seq[ROWS]; // position -1: no such row
+  u32 at[ROWS]; // the row's place in q and out
+  u32 turns;    // a bit for the first row of each sequence
 };
 
 struct Row {
@@ -64,23 +147,61 @@ DEV Row row_of(const Shape &s, u32 kv_head, u32 index) {
 #endif
 }
 
-DEV void load_rows(Shared &sh, const Shape &s, const float *q, const i32 *positions, const i32 *seqs, u32 kv_head, u32 first,
-                   u32 count) {
-  for (u32 i = thread_x(); i < ROWS * HD4; i += 256) {
-    u32 r = i / HD4, d = i % HD4;
-    float v = 0.0f;
-    if (r < count && d < HEAD_DIM) {
-      Row row = row_of(s, kv_head, first + r);
-      v = q[((u64)row.token * s.heads + row.head) * HEAD_DIM + d];
+// N neighbours at an address that is aligned to all of them, or to 16 bytes.
+template <u32 N, class T> struct alignas(N * sizeof(T) < 16 ? N * sizeof(T) : 16) Pack {
+  T v[N];
+};
+
+// A lane's values of block `block` of a head. The last block is padded with zeros.
+template <class T> DEV void load_block(const T *head, u32 block, Fragment (&out)[PER]) {
+#pragma unroll
+  for (u32 h = 0; h < HALVES; h++) {
+    u32 d = block * BLOCK + depth(h) * PER;
+    if constexpr (HEAD_DIM % PER == 0) {
+      bool there = HEAD_DIM % BLOCK == 0 || d < HEAD_DIM;
+      Pack<PER, T> pack = *(const Pack<PER, T> *)(head + (there ? d : 0));
+#pragma unroll
+      for (u32 t = 0; t < PER; t++) out[t].v[h] = there ? real(pack.v[t]) : 0.0f;
+    } else {
+#pragma unroll
+      for (u32 t = 0; t < PER; t++) {
+        bool there = d + t < HEAD_DIM;
+        T v = head[there ? d + t : 0];
+        out[t].v[h] = there ? real(v) : 0.0f;
+      }
     }
-    sh.q[r][d] = v;
   }
+}
+
+// The rows of a workgroup: where they are in shared memory, their queries in registers.
+DEV void load_rows(Shared &sh, Fragment (&q)[BLOCKS][PER], const Shape &s, const float *from, const i32 *positions,
+                   const i32 *seqs, u32 kv_head, u32 first, u32 count) {
   if (thread_x() < ROWS) {
     u32 r = thread_x();
     bool there = r < count;
-    u32 token = there ? row_of(s, kv_head, first + r).token : 0;
-    sh.position[r] = there ? positions[token] : -1;
-    sh.seq[r] = there ? seqs[token] : -1;
+    Row row = row_of(s, kv_head, there ? first + r : first);
+    sh.position[r] = there ? positions[row.token] : -1;
+    sh.seq[r] = there ? seqs[row.token] : -1;
+    sh.at[r] = row.token * s.heads + row.head;
+  }
+  barrier();
+  if (wave_id() == 0) {
+    u32 r = lane_id() % ROWS;
+    bool leads = lane_id() < count;
+    for (u32 other = 0; other < ROWS; other++) leads = leads && (other >= r || sh.seq[other] != sh.seq[r]);
+    u32 turns = (u32)ballot(leads);
+    if (lane_id() == 0) sh.turns = turns;
+  }
+  u32 r = lane_id() % TILE;
+  const float *head = from + (u64)sh.at[r] * HEAD_DIM;
+#pragma unroll
+  for (u32 b = 0; b < BLOCKS; b++) {
+    load_block(head, b, q[b]);
+#pragma unroll
+    for (u32 t = 0; t < PER; t++) {
+#pragma unroll
+      for (u32 h = 0; h < HALVES; h++) q[b][t].v[h] = r < count ? q[b][t].v[h] : 0.0f;
+    }
   }
   barrier();
 }
@@ -92,91 +213,190 @@ DEV u32 seen_by(const Shared &sh, u32 r, i32 seq, u32 segment) {
   return seen < (i32)SEGMENT ? (u32)seen : SEGMENT;
 }
 
-// One segment for all rows of a sequence: p, m and l in shared memory, o in registers (thread: value `d` of the rows
-// `team * TEAM_ROWS ...`). `most` is the largest number of slots any row sees.
-DEV void segment_of(Shared &sh, const Shape &s, const Element *keys, const Element *values, const i32 *pages, u32 kv_head,
-                    u32 segment, i32 seq, u32 most, float (&o)[TEAM_ROWS]) {
-  u32 width = s.kv_heads * HEAD_DIM;
-  for (u32 page = 0; page * PAGE < most; page++) {
-    const Element *from = keys + (u64)pages[segment * (SEGMENT / PAGE) + page] * PAGE * width + kv_head * HEAD_DIM;
-    u32 slots = most - page * PAGE < PAGE ? most - page * PAGE : PAGE;
-    for (u32 i = thread_x(); i < PAGE * HD4; i += 256) {
-      u32 j = i / HD4, d = i % HD4;
-      sh.k[j][d] = j < slots && d < HEAD_DIM ? real(from[(u64)j * width + d]) : 0.0f;
-    }
-    barrier();
-    // A thread has a key and two rows.
-    u32 j = thread_x() % PAGE, r = thread_x() / PAGE;
-    float a[4] = {0, 0, 0, 0}, b[4] = {0, 0, 0, 0};
-#pragma unroll 4
-    for (u32 d = 0; d < HD4; d += 4) {
+// A sequence's part of the cache, for one key-value head and a segment of which `most` slots are seen by any row.
+struct Cache {
+  const Element *keys, *values; // of the head
+  const i32 *pages;             // of the segment
+  u32 width;                    // of a slot, in elements
+  u32 most;
+};
+DEV u64 page_of(const Cache &c, u32 slot) { return (u64)uniform((u32)c.pages[slot / PAGE]) * PAGE * c.width; }
+
+DEV Cache cache_of(const Shape &s, const Element *keys, const Element *values, const i32 *table, i32 seq, u32 kv_head,
+                   u32 segment, u32 most) {
+  u32 head = kv_head * HEAD_DIM;
+  return {keys + head, values + head, table + (u64)(u32)seq * s.table_width + segment * (SEGMENT / PAGE),
+          s.kv_heads * HEAD_DIM, most};
+}
+
+// The scores of the wave's slots, keys being rows and queries columns of the product. Past the last slot there is, the
+// last one is taken again.
+DEV void make_scores(Shared &sh, const Cache &c, const Fragment (&q)[BLOCKS][PER], float scale) {
+  u32 begin = wave_id() * WAVE_SLOTS;
+  if (begin >= c.most) return;
+  const Element *page = c.keys + page_of(c, begin), *key[WAVE_TILES];
+  Sums sums[WAVE_TILES] = {};
 #pragma unroll
-      for (u32 c = 0; c < 4; c++) {
-        float k = sh.k[j][d + c];
-        a[c] = fma_(sh.q[r][d + c], k, a[c]);
-        b[c] = fma_(sh.q[r + 8][d + c], k, b[c]);
+  for (u32 i = 0; i < WAVE_TILES; i++) {
+    u32 slot = begin + i * TILE + lane_id() % TILE;
+    key[i] = page + (slot < c.most ? slot : c.most - 1) % PAGE * c.width;
+  }
+#pragma unroll
+  for (u32 b = 0; b < BLOCKS; b++) {
+    Fragment k[WAVE_TILES][PER];
+#pragma unroll
+    for (u32 i = 0; i < WAVE_TILES; i++) load_block(key[i], b, k[i]);
+#pragma unroll
+    for (u32 t = 0; t < PER; t++) {
+#pragma unroll
+      for (u32 i = 0; i < WAVE_TILES; i++) sums[i] = multiply(k[i][t], q[b][t], sums[i]);
+    }
+  }
+  float *to = sh.p[lane_id() % TILE] + begin + first_row();
+#pragma unroll
+  for (u32 i = 0; i < WAVE_TILES; i++) {
+    Pack<TILE_REGS, float> p;
+#pragma unroll
+    for (u32 r = 0; r < TILE_REGS; r++) p.v[r] = sums[i].v[r] * scale;
+    *(Pack<TILE_REGS, float> *)(to + i * TILE) = p;
+  }
+}
+
+// Weights in the place of scores, and m and l; 32 lanes a row.
+DEV void weigh(Shared &sh, i32 seq, u32 segment, u32 most) {
+  const float LEAST = as_float(0xff800000u);
+  u32 lane = thread_x() % 32, slots = (most + TILE - 1) / TILE * TILE;
+  for (u32 r = thread_x() / 32; r < ROWS; r += 8) {
+    u32 seen = seen_by(sh, r, seq, segment);
+    float p[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    if (seen > 0) {
+      float top = LEAST;
+#pragma unroll
+      for (u32 i = 0; i < 4; i++) {
+        u32 j = i * 32 + lane;
+        p[i] = j < seen ? sh.p[r][j] : LEAST;
+        // A NaN is taken for the largest, so that it is not lost.
+        top = p[i] > top || p[i] != p[i] ? p[i] : top;
+      }
+      float other = xor_lane<16>(top);
+      top = other > top || other != other ? other : top;
+      other = xor_lane<8>(top);
+      top = other > top || other != other ? other : top;
+      other = xor_lane<4>(top);
+      top = other > top || other != other ? other : top;
+      other = xor_lane<2>(top);
+      top = other > top || other != other ? other : top;
+      other = xor_lane<1>(top);
+      top = other > top || other != other ? other : top;
+#pragma unroll
+      for (u32 i = 0; i < 4; i++) p[i] = i * 32 + lane < seen ? exp_(p[i] - top) : 0.0f;
+      float l = sum32((p[0] + p[1]) + (p[2] + p[3]));
+      if (lane == 0) sh.m[r] = top, sh.l[r] = l;
+    }
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+      if (i * 32 + lane < slots) sh.p[r][i * 32 + lane] = p[i];
+    }
+  }
+}
+
+// The lane's first column of the outputs. Columns past the head's end are made of its last ones, and not stored.
+DEV u32 first_column() { return (wave_id() * TILE + lane_id() % TILE) * ACROSS; }
+// Whether the wave has any column.
+DEV bool has_columns() { return wave_id() * TILE * ACROSS < HEAD_DIM; }
+
+// A lane's values of a slot, `at` bytes from the first one.
+DEV void load_values(const Element *from, u32 at, Element (&out)[ACROSS]) {
+  if constexpr (HEAD_DIM % ACROSS == 0 && (ACROSS & (ACROSS - 1)) == 0) {
+    Pack<ACROSS, Element> pack = *(const Pack<ACROSS, Element> *)((const char *)from + at);
+#pragma unroll
+    for (u32 i = 0; i < ACROSS; i++) out[i] = pack.v[i];
+  } else {
+#pragma unroll
+    for (u32 i = 0; i < ACROSS; i++) out[i] = *(const Element *)((const char *)from + at + i * sizeof(Element));
+  }
+}
+
+// p times values, weights being rows and values columns of the product. With `FINITE_ONLY` a value that is not finite is
+// taken for 0.
+template <bool FINITE_ONLY> DEV void add_values(const Shared &sh, const Cache &c, Sums (&o)[ACROSS]) {
+  u32 column = first_column() < HEAD_DIM - ACROSS ? first_column() : HEAD_DIM - ACROSS;
+  const float *p_row = sh.p[lane_id() % TILE];
+#pragma unroll
+  for (u32 i = 0; i < ACROSS; i++) o[i] = {};
+  // In bytes from the block's first slot. Past the last slot there is, the last one is taken again.
+  u32 at[HALVES][4];
+  auto find = [&](u32 last) {
+#pragma unroll
+    for (u32 h = 0; h < HALVES; h++) {
+#pragma unroll
+      for (u32 t = 0; t < 4; t++) {
+        u32 slot = depth(h) * 4 + t;
+        at[h][t] = ((slot < last ? slot : last) * c.width + column) * (u32)sizeof(Element);
       }
     }
-    sh.p[page * PAGE + j][r] = ((a[0] + a[1]) + (a[2] + a[3])) * s.scale;
-    sh.p[page * PAGE + j][r + 8] = ((b[0] + b[1]) + (b[2] + b[3])) * s.scale;
-    barrier();
-  }
-  // 32 lanes a row.
-  for (u32 r = thread_x() / 32; r < ROWS; r += 8) {
-    u32 lane = thread_x() % 32, seen = seen_by(sh, r, seq, segment);
-    float p[4], top = as_float(0xff800000u);
+  };
+  find(TILE - 1);
+  for (u32 begin = 0; begin < c.most; begin += TILE) {
+    if (c.most - begin < TILE) find(c.most - begin - 1);
+    const Element *from = c.values + page_of(c, begin) + begin % PAGE * c.width;
+    Pack<4, float> p[HALVES];
+    Element v[HALVES][4][ACROSS];
 #pragma unroll
-    for (u32 i = 0; i < 4; i++) {
-      u32 j = i * 32 + lane;
-      p[i] = j < seen ? sh.p[j][r] : as_float(0xff800000u);
-      // A NaN is taken for the largest, so that it is not lost.
-      top = p[i] > top || p[i] != p[i] ? p[i] : top;
+    for (u32 h = 0; h < HALVES; h++) {
+      p[h] = *(const Pack<4, float> *)(p_row + begin + depth(h) * 4);
+#pragma unroll
+      for (u32 t = 0; t < 4; t++) load_values(from, at[h][t], v[h][t]);
     }
-    float other = xor_lane<16>(top);
-    top = other > top || other != other ? other : top;
-    other = xor_lane<8>(top);
-    top = other > top || other != other ? other : top;
-    other = xor_lane<4>(top);
-    top = other > top || other != other ? other : top;
-    other = xor_lane<2>(top);
-    top = other > top || other != other ? other : top;
-    other = xor_lane<1>(top);
-    top = other > top || other != other ? other : top;
 #pragma unroll
-    for (u32 i = 0; i < 4; i++) {
-      u32 j = i * 32 + lane;
-      p[i] = j < seen ? exp_(p[i] - top) : 0.0f;
-      if (j < most) sh.p[j][r] = p[i];
-    }
-    float l = sum32((p[0] + p[1]) + (p[2] + p[3]));
-    if (lane == 0) sh.m[r] = top, sh.l[r] = l;
-  }
-  barrier();
-  u32 d = thread_x() % COLUMNS, team = thread_x() / COLUMNS;
+    for (u32 t = 0; t < 4; t++) {
 #pragma unroll
-  for (u32 i = 0; i < TEAM_ROWS; i++) o[i] = 0.0f;
-  u32 seen[TEAM_ROWS];
+      for (u32 i = 0; i < ACROSS; i++) {
+        Fragment rows, columns;
 #pragma unroll
-  for (u32 i = 0; i < TEAM_ROWS; i++) seen[i] = seen_by(sh, team * TEAM_ROWS + i, seq, segment);
-  if (d < HEAD_DIM) {
-#pragma unroll 2
-    for (u32 j = 0; j < most; j++) {
-      u64 slot = (u64)pages[segment * (SEGMENT / PAGE) + j / PAGE] * PAGE + j % PAGE;
-      float v = real(values[slot * width + kv_head * HEAD_DIM + d]);
-#pragma unroll
-      for (u32 i = 0; i < TEAM_ROWS; i++) {
-        // What a row does not see must not touch it, not even as 0 times NaN.
-        if (j < seen[i]) o[i] = fma_(sh.p[j][team * TEAM_ROWS + i], v, o[i]);
+        for (u32 h = 0; h < HALVES; h++) {
+          float value = real(v[h][t][i]);
+          rows.v[h] = p[h].v[t];
+          columns.v[h] = FINITE_ONLY && !(value - value == 0.0f) ? 0.0f : value;
+        }
+        o[i] = multiply(rows, columns, o[i]);
       }
     }
   }
 }
 
-// The largest position of the sequence's rows, and whether the sequence has rows at all.
-DEV i32 last_position(const Shared &sh, i32 seq) {
-  i32 last = -1;
-  for (u32 r = 0; r < ROWS; r++) last = sh.seq[r] == seq && sh.position[r] > last ? sh.position[r] : last;
-  return last;
+// The weighted sum of the values: a lane has rows from `first_row()` on of columns from `first_column()` on.
+DEV void sum_values(const Shared &sh, const Cache &c, i32 seq, u32 segment, Sums (&o)[ACROSS]) {
+  if (!has_columns()) return;
+  add_values<false>(sh, c, o);
+  float zero = 0.0f; // as long as all outputs are finite
+#pragma unroll
+  for (u32 i = 0; i < ACROSS; i++) {
+#pragma unroll
+    for (u32 r = 0; r < TILE_REGS; r++) {
+      zero = fma_(o[i].v[r], 0.0f, zero);
+      o[i].v[r] += 0.0f;
+    }
+  }
+  if (ballot(!(zero == 0.0f)) == 0) return;
+  add_values<true>(sh, c, o);
+#pragma unroll 1
+  for (u32 r = 0; r < TILE_REGS; r++) {
+    u32 row = first_row() + r, seen = seen_by(sh, row, seq, segment);
+    for (u32 i = 0; i < ACROSS && first_column() + i < HEAD_DIM; i++) {
+      float sum = 0.0f;
+      for (u32 j = 0; j < seen; j++) {
+        u64 slot = (u64)(u32)c.pages[j / PAGE] * PAGE + j % PAGE;
+        float value = real(c.values[slot * c.width + first_column() + i]);
+        if (!(value - value == 0.0f)) sum = fma_(sh.p[row][j], value, sum);
+      }
+      // No index that is known at run time alone: registers have none.
+#pragma unroll
+      for (u32 k = 0; k < ACROSS * TILE_REGS; k++) {
+        if (k == i * TILE_REGS + r) o[k / TILE_REGS].v[k % TILE_REGS] += sum;
+      }
+    }
+  }
 }
 
 DEV Factors merge(float &M, float &L, float m, float l, bool first) {
@@ -192,56 +412,68 @@ DEV Factors merge(float &M, float &L, float m, float l, bool first) {
 }
 
 // grid: (tiles of ROWS rows, kv_heads)
-KERNEL __launch_bounds__(256) void attention_tile(float *out, const float *q, const Element *keys, const Element *values,
-                                                  const i32 *positions, const i32 *seqs, const i32 *table, Shape s) {
+KERNEL __launch_bounds__(256) void attention_tile(float *__restrict__ out, const float *q, const Element *keys,
+                                                  const Element *values, const i32 *positions, const i32 *seqs,
+                                                  const i32 *table, Shape s) {
   __shared__ Shared sh;
   u32 kv_head = block_y(), first = block_x() * ROWS, all = s.tokens * (s.heads / s.kv_heads);
   u32 count = all - first < ROWS ? all - first : ROWS;
-  load_rows(sh, s, q, positions, seqs, kv_head, first, count);
-  u32 d = thread_x() % COLUMNS, team = thread_x() / COLUMNS;
+  Fragment queries[BLOCKS][PER];
+  load_rows(sh, queries, s, q, positions, seqs, kv_head, first, count);
   // Rows of different sequences take turns.
-  for (u32 start = 0; start < count;) {
-    i32 seq = sh.seq[start];
-    i32 last = last_position(sh, seq);
-    float O[TEAM_ROWS], o[TEAM_ROWS];
+  u32 turns = uniform(sh.turns);
+  for (u32 start = 0; start < ROWS; start++) {
+    if ((turns >> start & 1) == 0) continue;
+    i32 seq = (i32)uniform((u32)sh.seq[start]), last = -1;
 #pragma unroll
-    for (u32 i = 0; i < TEAM_ROWS; i++) O[i] = 0.0f;
+    for (u32 r = 0; r < ROWS; r++) last = sh.seq[r] == seq && sh.position[r] > last ? sh.position[r] : last;
+    last = (i32)uniform((u32)last);
+    i32 position[TILE_REGS]; // of the lane's rows, -1 for those of another sequence
+#pragma unroll
+    for (u32 r = 0; r < TILE_REGS; r++) {
+      u32 row = first_row() + r;
+      position[r] = sh.seq[row] == seq ? sh.position[row] : -1;
+    }
+    Sums O[ACROSS] = {}, o[ACROSS] = {};
     for (u32 segment = 0; (i32)(segment * SEGMENT) <= last; segment++) {
       u32 left = (u32)last + 1 - segment * SEGMENT, most = left < SEGMENT ? left : SEGMENT;
-      segment_of(sh, s, keys, values, table + (u64)(u32)seq * s.table_width, kv_head, segment, seq, most, o);
+      Cache c = cache_of(s, keys, values, table, seq, kv_head, segment, most);
+      make_scores(sh, c, queries, s.scale);
+      barrier();
+      weigh(sh, seq, segment, most);
+      barrier();
       if (thread_x() < ROWS && seen_by(sh, thread_x(), seq, segment) > 0) {
         u32 r = thread_x();
         sh.factors[r] = merge(sh.M[r], sh.L[r], sh.m[r], sh.l[r], segment == 0);
       }
+      sum_values(sh, c, seq, segment, o);
       barrier();
 #pragma unroll
-      for (u32 i = 0; i < TEAM_ROWS; i++) {
-        u32 r = team * TEAM_ROWS + i;
-        if (seen_by(sh, r, seq, segment) == 0) continue;
-        O[i] = segment == 0 ? o[i] : fma_(O[i], sh.factors[r].so_far, o[i] * sh.factors[r].next);
-      }
-    }
+      for (u32 r = 0; r < TILE_REGS; r++) {
+        if (position[r] < (i32)(segment * SEGMENT)) continue;
+        Factors f = sh.factors[first_row() + r];
 #pragma unroll
-    for (u32 i = 0; i < TEAM_ROWS; i++) {
-      u32 r = team * TEAM_ROWS + i;
-      if (d < HEAD_DIM && r < count && sh.seq[r] == seq) {
-        Row row = row_of(s, kv_head, first + r);
-        out[((u64)row.token * s.heads + row.head) * HEAD_DIM + d] = O[i] / sh.L[r];
+        for (u32 i = 0; i < ACROSS; i++) O[i].v[r] = segment == 0 ? o[i].v[r] : fma_(O[i].v[r], f.so_far, o[i].v[r] * f.next);
       }
     }
-    // The next row whose sequence has not been taken yet.
-    for (start++; start < count; start++) {
-      bool taken = false;
-      for (u32 r = 0; r < start; r++) taken = taken || sh.seq[r] == sh.seq[start];
-      if (!taken) break;
+    if (!has_columns()) continue;
+#pragma unroll
+    for (u32 r = 0; r < TILE_REGS; r++) {
+      if (position[r] < 0) continue;
+      u32 row = first_row() + r;
+      float *to = out + (u64)sh.at[row] * HEAD_DIM + first_column();
+#pragma unroll
+      for (u32 i = 0; i < ACROSS; i++) {
+        if (first_column() + i < HEAD_DIM) to[i] = O[i].v[r] / sh.L[row];
+      }
     }
   }
 }
 
 // grid: (segments, kv_heads, tokens * tiles of a group). parts[token][head][segment]: o of HEAD_DIM values, m, l.
-KERNEL __launch_bounds__(256) void attention_part(float *parts, const float *q, const Element *keys, const Element *values,
-                                                  const i32 *positions, const i32 *seqs, const i32 *table, Shape s,
-                                                  u32 segments) {
+KERNEL __launch_bounds__(256) void attention_part(float *__restrict__ parts, const float *q, const Element *keys,
+                                                  const Element *values, const i32 *positions, const i32 *seqs,
+                                                  const i32 *table, Shape s, u32 segments) {
   __shared__ Shared sh;
   u32 group = s.heads / s.kv_heads, tiles = (group + ROWS - 1) / ROWS;
   u32 kv_head = block_y(), token = block_z() / tiles, begin = block_z() % tiles * ROWS, segment = block_x();
@@ -249,19 +481,27 @@ KERNEL __launch_bounds__(256) void attention_part(float *parts, const float *q, 
   if (left <= 0) return; // the whole workgroup
   u32 most = left < (i32)SEGMENT ? (u32)left : SEGMENT;
   u32 first = token * group + begin, count = group - begin < ROWS ? group - begin : ROWS;
-  load_rows(sh, s, q, positions, seqs, kv_head, first, count);
-  float o[TEAM_ROWS];
+  Fragment queries[BLOCKS][PER];
+  load_rows(sh, queries, s, q, positions, seqs, kv_head, first, count);
   i32 seq = seqs[token];
-  segment_of(sh, s, keys, values, table + (u64)(u32)seq * s.table_width, kv_head, segment, seq, most, o);
-  u32 d = thread_x() % COLUMNS, team = thread_x() / COLUMNS;
+  Cache c = cache_of(s, keys, values, table, seq, kv_head, segment, most);
+  make_scores(sh, c, queries, s.scale);
+  barrier();
+  weigh(sh, seq, segment, most);
+  barrier();
+  Sums o[ACROSS] = {};
+  sum_values(sh, c, seq, segment, o);
+  if (!has_columns()) return;
 #pragma unroll
-  for (u32 i = 0; i < TEAM_ROWS; i++) {
-    u32 r = team * TEAM_ROWS + i;
-    if (r >= count) continue;
-    Row row = row_of(s, kv_head, first + r);
-    float *to = parts + (((u64)row.token * s.heads + row.head) * segments + segment) * (HEAD_DIM + 2);
-    if (d < HEAD_DIM) to[d] = o[i];
-    if (d == 0) to[HEAD_DIM] = sh.m[r], to[HEAD_DIM + 1] = sh.l[r];
+  for (u32 r = 0; r < TILE_REGS; r++) {
+    u32 row = first_row() + r;
+    if (row >= count) continue;
+    float *to = parts + ((u64)sh.at[row] * segments + segment) * (HEAD_DIM + 2);
+#pragma unroll
+    for (u32 i = 0; i < ACROSS; i++) {
+      if (first_column() + i < HEAD_DIM) to[first_column() + i] = o[i].v[r];
+    }
+    if (first_column() == 0) to[HEAD_DIM] = sh.m[row], to[HEAD_DIM + 1] = sh.l[row];
   }
 }
 

@@ -8,8 +8,6 @@ use greta_ops::Attention;
 pub const SEGMENT: usize = 128;
 /// Query rows of a workgroup.
 const ROWS: usize = 16;
-/// Keys of a page.
-const PAGE: usize = greta_ops::PAGE_TOKENS;
 /// Tokens up to which a step is split over the context.
 const SPLIT_TOKENS: usize = 16;
 
@@ -25,11 +23,8 @@ fn source(op: &Attention, n: &Node<'_>) -> Source {
     Source::of("attention.hip").with("HEAD_DIM", op.head_dim).with("KV", n.in_descs[1].dtype.name())
 }
 
-/// What the kernel's `Shared` holds.
-fn lds(op: &Attention) -> u32 {
-    let stride = op.head_dim.next_multiple_of(4) + 4;
-    ((ROWS + PAGE) * stride * 4 + SEGMENT * ROWS * 4 + ROWS * 4 * 8) as u32
-}
+/// What the kernel's `Shared` holds: weights in rows that begin four banks apart, nine numbers a row, a word, whole quads.
+const LDS: u32 = (ROWS * (SEGMENT + 4) * 4 + ROWS * 9 * 4 + 4).next_multiple_of(16) as u32;
 
 fn shape(l: Launch, op: &Attention, n: &Node<'_>, step: &Step) -> Launch {
     let pages = n.in_descs[5].cols().at(&step.bindings());
@@ -40,7 +35,7 @@ fn tile(op: &Attention, n: &Node<'_>, step: &Step) -> Launch {
     let rows = n.rows(step) * (op.heads / op.kv_heads);
     let l = Launch::new(source(op, n), "attention_tile")
         .grid(rows.div_ceil(ROWS), op.kv_heads, 1)
-        .lds(lds(op))
+        .lds(LDS)
         .buffers([n.outs[0]])
         .buffers(n.ins.iter().copied());
     shape(l, op, n, step)
@@ -53,7 +48,7 @@ fn parts(op: &Attention, n: &Node<'_>, step: &Step) -> Vec<Launch> {
     let bytes = tokens * op.heads * segments * (op.head_dim + 2) * 4;
     let part = Launch::new(source(op, n), "attention_part")
         .grid(segments, op.kv_heads, tokens * tiles)
-        .lds(lds(op))
+        .lds(LDS)
         .buffers([Buffer::Scratch])
         .buffers(n.ins.iter().copied())
         .scratch(bytes as u64);
