@@ -96,7 +96,22 @@ DEV u64 ballot(bool v) {
 
 #endif
 
-DEV u32 wave_id() { return uniform(thread_x() / WAVE); }
+#if defined(__clang__)
+DEV u32 lowest_bit(u32 v) { return (u32)__builtin_ctz(v); }
+#else
+DEV u32 lowest_bit(u32 v) { return (u32)__ffs((i32)v) - 1; }
+#endif
+// The largest of TILE lanes' numbers, in every one of them.
+DEV i32 largest_of_tile(i32 v) {
+  i32 other = xor_lane<8>(v);
+  v = other > v ? other : v;
+  other = xor_lane<4>(v);
+  v = other > v ? other : v;
+  other = xor_lane<2>(v);
+  v = other > v ? other : v;
+  other = xor_lane<1>(v);
+  return other > v ? other : v;
+}
 
 // ---- sizes
 
@@ -130,7 +145,6 @@ struct Shared {
   Factors factors[ROWS];
   i32 position[ROWS], seq[ROWS]; // position -1: no such row
   u32 at[ROWS]; // the row's place in q and out
-  u32 turns;    // a bit for the first row of each sequence
 };
 
 struct Row {
@@ -147,8 +161,9 @@ DEV Row row_of(const Shape &s, u32 kv_head, u32 index) {
 #endif
 }
 
-// N neighbours at an address that is aligned to all of them, or to 16 bytes.
-template <u32 N, class T> struct alignas(N * sizeof(T) < 16 ? N * sizeof(T) : 16) Pack {
+// N neighbours whose address is a multiple of their size, and thereby of the powers of two in it. 16 bytes are enough.
+constexpr u32 alignment(u32 bytes) { return bytes % 16 == 0 ? 16 : bytes & ~(bytes - 1); }
+template <u32 N, class T> struct alignas(alignment(N * sizeof(T))) Pack {
   T v[N];
 };
 
@@ -173,43 +188,30 @@ template <class T> DEV void load_block(const T *head, u32 block, Fragment (&out)
   }
 }
 
-// The rows of a workgroup: where they are in shared memory, their queries in registers.
+// The rows of a workgroup: where they are in shared memory, their queries in registers. Rows that are not there have the
+// first one's query, and see nothing.
 DEV void load_rows(Shared &sh, Fragment (&q)[BLOCKS][PER], const Shape &s, const float *from, const i32 *positions,
                    const i32 *seqs, u32 kv_head, u32 first, u32 count) {
   if (thread_x() < ROWS) {
     u32 r = thread_x();
     bool there = r < count;
     Row row = row_of(s, kv_head, there ? first + r : first);
-    sh.position[r] = there ? positions[row.token] : -1;
-    sh.seq[r] = there ? seqs[row.token] : -1;
+    i32 position = positions[row.token], seq = seqs[row.token];
+    sh.position[r] = there ? position : -1;
+    sh.seq[r] = there ? seq : -1;
     sh.at[r] = row.token * s.heads + row.head;
   }
   barrier();
-  if (wave_id() == 0) {
-    u32 r = lane_id() % ROWS;
-    bool leads = lane_id() < count;
-    for (u32 other = 0; other < ROWS; other++) leads = leads && (other >= r || sh.seq[other] != sh.seq[r]);
-    u32 turns = (u32)ballot(leads);
-    if (lane_id() == 0) sh.turns = turns;
-  }
-  u32 r = lane_id() % TILE;
-  const float *head = from + (u64)sh.at[r] * HEAD_DIM;
+  const float *head = from + (u64)sh.at[lane_id() % TILE] * HEAD_DIM;
 #pragma unroll
-  for (u32 b = 0; b < BLOCKS; b++) {
-    load_block(head, b, q[b]);
-#pragma unroll
-    for (u32 t = 0; t < PER; t++) {
-#pragma unroll
-      for (u32 h = 0; h < HALVES; h++) q[b][t].v[h] = r < count ? q[b][t].v[h] : 0.0f;
-    }
-  }
-  barrier();
+  for (u32 b = 0; b < BLOCKS; b++) load_block(head, b, q[b]);
 }
 
 // Slots of the segment that a row of this sequence sees.
 DEV u32 seen_by(const Shared &sh, u32 r, i32 seq, u32 segment) {
   i32 seen = sh.position[r] + 1 - (i32)(segment * SEGMENT);
-  if (sh.seq[r] != seq || seen < 0) return 0;
+  bool none = (sh.seq[r] != seq) | (seen < 0);
+  seen = none ? 0 : seen;
   return seen < (i32)SEGMENT ? (u32)seen : SEGMENT;
 }
 
@@ -231,8 +233,9 @@ DEV Cache cache_of(const Shape &s, const Element *keys, const Element *values, c
 
 // The scores of the wave's slots, keys being rows and queries columns of the product. Past the last slot there is, the
 // last one is taken again.
-DEV void make_scores(Shared &sh, const Cache &c, const Fragment (&q)[BLOCKS][PER], float scale) {
-  u32 begin = wave_id() * WAVE_SLOTS;
+DEV void make_scores(Shared &sh, const Cache &c, const Fragment (&q)[BLOCKS][PER], float scale,
+                     u32 wave) {
+  u32 begin = wave * WAVE_SLOTS;
   if (begin >= c.most) return;
   const Element *page = c.keys + page_of(c, begin), *key[WAVE_TILES];
   Sums sums[WAVE_TILES] = {};
@@ -262,91 +265,82 @@ DEV void make_scores(Shared &sh, const Cache &c, const Fragment (&q)[BLOCKS][PER
   }
 }
 
-// Weights in the place of scores, and m and l; 32 lanes a row.
-DEV void weigh(Shared &sh, i32 seq, u32 segment, u32 most) {
+// Weights in the place of scores, and m and l; 32 lanes a row. A NaN among the scores is passed over by m and goes into l.
+DEV void weigh(Shared &sh, i32 seq, u32 segment) {
   const float LEAST = as_float(0xff800000u);
-  u32 lane = thread_x() % 32, slots = (most + TILE - 1) / TILE * TILE;
+  u32 lane = thread_x() % 32;
   for (u32 r = thread_x() / 32; r < ROWS; r += 8) {
     u32 seen = seen_by(sh, r, seq, segment);
     float p[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     if (seen > 0) {
-      float top = LEAST;
 #pragma unroll
       for (u32 i = 0; i < 4; i++) {
         u32 j = i * 32 + lane;
-        p[i] = j < seen ? sh.p[r][j] : LEAST;
-        // A NaN is taken for the largest, so that it is not lost.
-        top = p[i] > top || p[i] != p[i] ? p[i] : top;
+        float score = sh.p[r][j < seen ? j : 0];
+        p[i] = j < seen ? score : LEAST;
       }
-      float other = xor_lane<16>(top);
-      top = other > top || other != other ? other : top;
-      other = xor_lane<8>(top);
-      top = other > top || other != other ? other : top;
-      other = xor_lane<4>(top);
-      top = other > top || other != other ? other : top;
-      other = xor_lane<2>(top);
-      top = other > top || other != other ? other : top;
-      other = xor_lane<1>(top);
-      top = other > top || other != other ? other : top;
+      float top = LEAST;
+#pragma unroll
+      for (u32 i = 0; i < 4; i++) top = max_(top, p[i]);
+      top = max32(top);
 #pragma unroll
       for (u32 i = 0; i < 4; i++) p[i] = i * 32 + lane < seen ? exp_(p[i] - top) : 0.0f;
       float l = sum32((p[0] + p[1]) + (p[2] + p[3]));
       if (lane == 0) sh.m[r] = top, sh.l[r] = l;
     }
 #pragma unroll
-    for (u32 i = 0; i < 4; i++) {
-      if (i * 32 + lane < slots) sh.p[r][i * 32 + lane] = p[i];
-    }
+    for (u32 i = 0; i < 4; i++) sh.p[r][i * 32 + lane] = p[i];
   }
 }
 
-// The lane's first column of the outputs. Columns past the head's end are made of its last ones, and not stored.
-DEV u32 first_column() { return (wave_id() * TILE + lane_id() % TILE) * ACROSS; }
+// The first of a lane's columns of the outputs.
+DEV u32 lane_column(u32 wave) { return (wave * TILE + lane_id() % TILE) * ACROSS; }
 // Whether the wave has any column.
-DEV bool has_columns() { return wave_id() * TILE * ACROSS < HEAD_DIM; }
+DEV bool has_columns(u32 wave) { return wave * TILE * ACROSS < HEAD_DIM; }
 
-// A lane's values of a slot, `at` bytes from the first one.
-DEV void load_values(const Element *from, u32 at, Element (&out)[ACROSS]) {
-  if constexpr (HEAD_DIM % ACROSS == 0 && (ACROSS & (ACROSS - 1)) == 0) {
-    Pack<ACROSS, Element> pack = *(const Pack<ACROSS, Element> *)((const char *)from + at);
+// A lane's values of a slot. Columns past the head's end, which are not stored, are made of some that are there.
+DEV void load_values(const Element *from, u32 slot_bytes, u32 column, Element (&out)[ACROSS]) {
+  const u32 SIZE = sizeof(Element);
+  if constexpr (HEAD_DIM % ACROSS == 0) {
+    u32 at = slot_bytes + (column < HEAD_DIM ? column : 0) * SIZE;
+    auto pack = *(const Pack<ACROSS, Element> *)((const char *)from + at);
 #pragma unroll
     for (u32 i = 0; i < ACROSS; i++) out[i] = pack.v[i];
   } else {
 #pragma unroll
-    for (u32 i = 0; i < ACROSS; i++) out[i] = *(const Element *)((const char *)from + at + i * sizeof(Element));
+    for (u32 i = 0; i < ACROSS; i++) {
+      u32 at = slot_bytes + (column + i < HEAD_DIM ? column + i : 0) * SIZE;
+      out[i] = *(const Element *)((const char *)from + at);
+    }
   }
 }
 
 // p times values, weights being rows and values columns of the product. With `FINITE_ONLY` a value that is not finite is
 // taken for 0.
-template <bool FINITE_ONLY> DEV void add_values(const Shared &sh, const Cache &c, Sums (&o)[ACROSS]) {
-  u32 column = first_column() < HEAD_DIM - ACROSS ? first_column() : HEAD_DIM - ACROSS;
+template <bool FINITE_ONLY> DEV void add_values(const Shared &sh, const Cache &c, u32 column, Sums (&o)[ACROSS]) {
   const float *p_row = sh.p[lane_id() % TILE];
 #pragma unroll
   for (u32 i = 0; i < ACROSS; i++) o[i] = {};
-  // In bytes from the block's first slot. Past the last slot there is, the last one is taken again.
-  u32 at[HALVES][4];
+  u32 at[HALVES][4]; // where slots begin, in bytes from the block's first one; no slot after `last`, but that one again
   auto find = [&](u32 last) {
 #pragma unroll
     for (u32 h = 0; h < HALVES; h++) {
 #pragma unroll
       for (u32 t = 0; t < 4; t++) {
         u32 slot = depth(h) * 4 + t;
-        at[h][t] = ((slot < last ? slot : last) * c.width + column) * (u32)sizeof(Element);
+        at[h][t] = (slot < last ? slot : last) * c.width * (u32)sizeof(Element);
       }
     }
   };
-  find(TILE - 1);
-  for (u32 begin = 0; begin < c.most; begin += TILE) {
-    if (c.most - begin < TILE) find(c.most - begin - 1);
-    const Element *from = c.values + page_of(c, begin) + begin % PAGE * c.width;
+  auto add_block = [&](const Element *page, u32 begin) {
+    const Element *from = page + begin % PAGE * c.width;
     Pack<4, float> p[HALVES];
     Element v[HALVES][4][ACROSS];
 #pragma unroll
     for (u32 h = 0; h < HALVES; h++) {
       p[h] = *(const Pack<4, float> *)(p_row + begin + depth(h) * 4);
 #pragma unroll
-      for (u32 t = 0; t < 4; t++) load_values(from, at[h][t], v[h][t]);
+      for (u32 t = 0; t < 4; t++) load_values(from, at[h][t], column, v[h][t]);
     }
 #pragma unroll
     for (u32 t = 0; t < 4; t++) {
@@ -362,13 +356,25 @@ template <bool FINITE_ONLY> DEV void add_values(const Shared &sh, const Cache &c
         o[i] = multiply(rows, columns, o[i]);
       }
     }
+  };
+  u32 begin = 0;
+  find(TILE - 1);
+  for (; begin + PAGE <= c.most; begin += PAGE) {
+    const Element *page = c.values + page_of(c, begin);
+#pragma unroll
+    for (u32 i = 0; i < PAGE; i += TILE) add_block(page, begin + i);
+  }
+  for (; begin < c.most; begin += TILE) {
+    find(c.most - begin - 1);
+    add_block(c.values + page_of(c, begin), begin);
   }
 }
 
-// The weighted sum of the values: a lane has rows from `first_row()` on of columns from `first_column()` on.
-DEV void sum_values(const Shared &sh, const Cache &c, i32 seq, u32 segment, Sums (&o)[ACROSS]) {
-  if (!has_columns()) return;
-  add_values<false>(sh, c, o);
+// The weighted sum of the values: a lane has rows from `first_row()` on of columns from `lane_column()` on.
+DEV void sum_values(const Shared &sh, const Cache &c, i32 seq, u32 segment, u32 wave, Sums (&o)[ACROSS]) {
+  if (!has_columns(wave)) return;
+  u32 column = lane_column(wave);
+  add_values<false>(sh, c, column, o);
   float zero = 0.0f; // as long as all outputs are finite
 #pragma unroll
   for (u32 i = 0; i < ACROSS; i++) {
@@ -379,15 +385,15 @@ DEV void sum_values(const Shared &sh, const Cache &c, i32 seq, u32 segment, Sums
     }
   }
   if (ballot(!(zero == 0.0f)) == 0) return;
-  add_values<true>(sh, c, o);
+  add_values<true>(sh, c, column, o);
 #pragma unroll 1
   for (u32 r = 0; r < TILE_REGS; r++) {
     u32 row = first_row() + r, seen = seen_by(sh, row, seq, segment);
-    for (u32 i = 0; i < ACROSS && first_column() + i < HEAD_DIM; i++) {
+    for (u32 i = 0; i < ACROSS && column + i < HEAD_DIM; i++) {
       float sum = 0.0f;
       for (u32 j = 0; j < seen; j++) {
         u64 slot = (u64)(u32)c.pages[j / PAGE] * PAGE + j % PAGE;
-        float value = real(c.values[slot * c.width + first_column() + i]);
+        float value = real(c.values[slot * c.width + column + i]);
         if (!(value - value == 0.0f)) sum = fma_(sh.p[row][j], value, sum);
       }
       // No index that is known at run time alone: registers have none.
@@ -404,7 +410,7 @@ DEV Factors merge(float &M, float &L, float m, float l, bool first) {
     M = m, L = l;
     return {0.0f, 1.0f};
   }
-  float top = m > M || m != m ? m : M;
+  float top = max_(M, m);
   Factors f = {exp_(M - top), exp_(m - top)};
   M = top;
   L = fma_(L, f.so_far, l * f.next);
@@ -418,16 +424,15 @@ KERNEL __launch_bounds__(256) void attention_tile(float *__restrict__ out, const
   __shared__ Shared sh;
   u32 kv_head = block_y(), first = block_x() * ROWS, all = s.tokens * (s.heads / s.kv_heads);
   u32 count = all - first < ROWS ? all - first : ROWS;
+  u32 wave = uniform(thread_x() / WAVE), column = lane_column(wave);
   Fragment queries[BLOCKS][PER];
   load_rows(sh, queries, s, q, positions, seqs, kv_head, first, count);
-  // Rows of different sequences take turns.
-  u32 turns = uniform(sh.turns);
-  for (u32 start = 0; start < ROWS; start++) {
-    if ((turns >> start & 1) == 0) continue;
-    i32 seq = (i32)uniform((u32)sh.seq[start]), last = -1;
-#pragma unroll
-    for (u32 r = 0; r < ROWS; r++) last = sh.seq[r] == seq && sh.position[r] > last ? sh.position[r] : last;
-    last = (i32)uniform((u32)last);
+  i32 own_seq = sh.seq[lane_id() % ROWS], own_position = sh.position[lane_id() % ROWS];
+  // Rows of different sequences take turns: a bit for each row whose turn is to come.
+  for (u32 rows = (1u << count) - 1; rows != 0;) {
+    i32 seq = (i32)uniform((u32)sh.seq[lowest_bit(rows)]);
+    rows &= ~(u32)ballot(own_seq == seq);
+    i32 last = (i32)uniform((u32)largest_of_tile(own_seq == seq ? own_position : -1));
     i32 position[TILE_REGS]; // of the lane's rows, -1 for those of another sequence
 #pragma unroll
     for (u32 r = 0; r < TILE_REGS; r++) {
@@ -438,33 +443,35 @@ KERNEL __launch_bounds__(256) void attention_tile(float *__restrict__ out, const
     for (u32 segment = 0; (i32)(segment * SEGMENT) <= last; segment++) {
       u32 left = (u32)last + 1 - segment * SEGMENT, most = left < SEGMENT ? left : SEGMENT;
       Cache c = cache_of(s, keys, values, table, seq, kv_head, segment, most);
-      make_scores(sh, c, queries, s.scale);
+      make_scores(sh, c, queries, s.scale, wave);
       barrier();
-      weigh(sh, seq, segment, most);
+      weigh(sh, seq, segment);
       barrier();
       if (thread_x() < ROWS && seen_by(sh, thread_x(), seq, segment) > 0) {
         u32 r = thread_x();
         sh.factors[r] = merge(sh.M[r], sh.L[r], sh.m[r], sh.l[r], segment == 0);
       }
-      sum_values(sh, c, seq, segment, o);
+      sum_values(sh, c, seq, segment, wave, o);
       barrier();
 #pragma unroll
       for (u32 r = 0; r < TILE_REGS; r++) {
         if (position[r] < (i32)(segment * SEGMENT)) continue;
         Factors f = sh.factors[first_row() + r];
 #pragma unroll
-        for (u32 i = 0; i < ACROSS; i++) O[i].v[r] = segment == 0 ? o[i].v[r] : fma_(O[i].v[r], f.so_far, o[i].v[r] * f.next);
+        for (u32 i = 0; i < ACROSS; i++) {
+          O[i].v[r] = segment == 0 ? o[i].v[r] : fma_(O[i].v[r], f.so_far, o[i].v[r] * f.next);
+        }
       }
     }
-    if (!has_columns()) continue;
+    if (!has_columns(wave)) continue;
 #pragma unroll
     for (u32 r = 0; r < TILE_REGS; r++) {
       if (position[r] < 0) continue;
       u32 row = first_row() + r;
-      float *to = out + (u64)sh.at[row] * HEAD_DIM + first_column();
+      float *to = out + (u64)sh.at[row] * HEAD_DIM + column;
 #pragma unroll
       for (u32 i = 0; i < ACROSS; i++) {
-        if (first_column() + i < HEAD_DIM) to[i] = O[i].v[r] / sh.L[row];
+        if (column + i < HEAD_DIM) to[i] = O[i].v[r] / sh.L[row];
       }
     }
   }
@@ -481,17 +488,18 @@ KERNEL __launch_bounds__(256) void attention_part(float *__restrict__ parts, con
   if (left <= 0) return; // the whole workgroup
   u32 most = left < (i32)SEGMENT ? (u32)left : SEGMENT;
   u32 first = token * group + begin, count = group - begin < ROWS ? group - begin : ROWS;
+  u32 wave = uniform(thread_x() / WAVE), column = lane_column(wave);
   Fragment queries[BLOCKS][PER];
   load_rows(sh, queries, s, q, positions, seqs, kv_head, first, count);
   i32 seq = seqs[token];
   Cache c = cache_of(s, keys, values, table, seq, kv_head, segment, most);
-  make_scores(sh, c, queries, s.scale);
+  make_scores(sh, c, queries, s.scale, wave);
   barrier();
-  weigh(sh, seq, segment, most);
+  weigh(sh, seq, segment);
   barrier();
   Sums o[ACROSS] = {};
-  sum_values(sh, c, seq, segment, o);
-  if (!has_columns()) return;
+  sum_values(sh, c, seq, segment, wave, o);
+  if (!has_columns(wave)) return;
 #pragma unroll
   for (u32 r = 0; r < TILE_REGS; r++) {
     u32 row = first_row() + r;
@@ -499,9 +507,9 @@ KERNEL __launch_bounds__(256) void attention_part(float *__restrict__ parts, con
     float *to = parts + ((u64)sh.at[row] * segments + segment) * (HEAD_DIM + 2);
 #pragma unroll
     for (u32 i = 0; i < ACROSS; i++) {
-      if (first_column() + i < HEAD_DIM) to[first_column() + i] = o[i].v[r];
+      if (column + i < HEAD_DIM) to[column + i] = o[i].v[r];
     }
-    if (first_column() == 0) to[HEAD_DIM] = sh.m[row], to[HEAD_DIM + 1] = sh.l[row];
+    if (column == 0) to[HEAD_DIM] = sh.m[row], to[HEAD_DIM + 1] = sh.l[row];
   }
 }
 

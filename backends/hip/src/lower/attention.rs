@@ -23,8 +23,8 @@ fn source(op: &Attention, n: &Node<'_>) -> Source {
     Source::of("attention.hip").with("HEAD_DIM", op.head_dim).with("KV", n.in_descs[1].dtype.name())
 }
 
-/// What the kernel's `Shared` holds: weights in rows that begin four banks apart, nine numbers a row, a word, whole quads.
-const LDS: u32 = (ROWS * (SEGMENT + 4) * 4 + ROWS * 9 * 4 + 4).next_multiple_of(16) as u32;
+/// What the kernel's `Shared` holds: weights in rows that begin four banks apart, nine numbers a row.
+const LDS: u32 = (ROWS * (SEGMENT + 4) * 4 + ROWS * 9 * 4) as u32;
 
 fn shape(l: Launch, op: &Attention, n: &Node<'_>, step: &Step) -> Launch {
     let pages = n.in_descs[5].cols().at(&step.bindings());
