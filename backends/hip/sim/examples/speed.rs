@@ -1,7 +1,8 @@
 //! How fast the emulator is: `cargo run --release -p greta-gfx942 --example speed [threads] [filter]`.
 //!
 //! Runs kernels of `tests/kernels/speed.hip`, which are one kind of instruction each, and the backend's own kernels (both
-//! need clang for gfx942). Prints wave instructions a second of processor time; with several threads, of wall time.
+//! need clang for gfx942). Prints wave instructions a second of
+//! processor time; with several threads, of wall time.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -10,8 +11,9 @@ use greta_gfx942::{Launch, Program, run};
 use std::time::{Duration, Instant};
 use support::{Bench, compile, compile_at};
 
-/// A launch is repeated for this long.
-const LENGTH: Duration = Duration::from_millis(600);
+/// A launch is repeated for this long, in batches of which the fastest counts.
+const LENGTH: Duration = Duration::from_millis(800);
+const BATCH: Duration = Duration::from_millis(80);
 
 /// How long this thread ran, where the system says so: other processes don't count.
 fn cpu_time() -> Option<Duration> {
@@ -31,18 +33,20 @@ impl Speed {
 
     fn show(&self, name: &str, program: &Program, b: &Bench, kernel: &str, grid: [u32; 3], items: u32) {
         let launch = Launch { kernel, grid, block: [items, 1, 1], dynamic_lds: 0, args: &b.args };
-        let (wall, cpu, mut n) = (Instant::now(), cpu_time(), 0);
-        while wall.elapsed() < LENGTH {
-            match run(program, &b.memory, &launch, self.threads) {
-                Ok(counts) => n += counts.instructions(),
-                Err(fault) => return println!("{name}: {fault}"),
+        let (begin, mut best, mut size) = (Instant::now(), 0f64, 0);
+        while begin.elapsed() < LENGTH {
+            let (wall, cpu, mut n) = (Instant::now(), cpu_time(), 0);
+            while wall.elapsed() < BATCH {
+                match run(program, &b.memory, &launch, self.threads) {
+                    Ok(counts) => (n, size) = (n + counts.instructions(), counts.instructions()),
+                    Err(fault) => return println!("{name}: {fault}"),
+                }
             }
+            let cpu = cpu_time().zip(cpu).filter(|_| self.threads == 1).map(|(end, begin)| end - begin);
+            best = best.max(n as f64 / cpu.unwrap_or(wall.elapsed()).as_secs_f64());
         }
-        let cpu = cpu_time().zip(cpu).filter(|_| self.threads == 1).map(|(end, begin)| end - begin);
-        let s = cpu.unwrap_or(wall.elapsed()).as_secs_f64();
-        let n = n as f64;
-        let each = s * 1e9 * self.threads as f64 / n;
-        println!("{name:34} {:8.1} M instructions: {:6.1} M/s, {each:4.0} ns each", n / 1e6, n / s / 1e6);
+        let each = 1e9 * self.threads as f64 / best;
+        println!("{name:34} {:6.2} M instructions: {:6.1} M/s, {each:4.0} ns each", size as f64 / 1e6, best / 1e6);
     }
 
     fn single(&self) {

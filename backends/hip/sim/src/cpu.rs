@@ -3,7 +3,7 @@
 use crate::fault::Cause;
 use crate::inst::{CONSTS, Kind, SPREAD, Src};
 use crate::lds::Lds;
-use crate::memory::View;
+use crate::view::View;
 
 /// A value for each of the 64 lanes.
 #[derive(Clone, Copy)]

@@ -34,7 +34,7 @@ fn span(cx: &Cpu<'_>, i: &Inst, offset: i64, bytes: u32) -> Result<Option<Span>,
             addr[l] = addr[l] & on[l] | first & !on[l];
         }
     }
-    Ok(Some(Span { addr, exec, bytes }))
+    Ok(Some(Span::new(addr, exec, bytes)))
 }
 
 /// Counts conflicts, checks and notes an access.
@@ -94,11 +94,13 @@ fn read_at(cx: &mut Cpu<'_>, i: &Inst, offset: i64, d: usize, bytes: u32, part: 
 /// Reads `N` dwords a lane that all were written.
 #[inline(always)]
 fn words<const N: usize>(cx: &mut Cpu<'_>, s: &Span, d: usize) {
-    let mut out = [Lanes::ZERO; N];
-    for l in 0..64 {
-        let x = cx.lds.dwords::<N>(s.addr[l]);
-        for n in 0..N {
-            out[n].0[l] = x[n];
+    let mut out = cx.lds.dwords::<N>(s.addr[0]).map(|x| Lanes([x; 64]));
+    if s.distinct > 1 {
+        for l in 0..64 {
+            let x = cx.lds.dwords::<N>(s.addr[l]);
+            for n in 0..N {
+                out[n].0[l] = x[n];
+            }
         }
     }
     for n in 0..N {
@@ -120,10 +122,33 @@ fn read(cx: &mut Cpu<'_>, i: &Inst, bytes: u32, part: Part) -> Step {
     read_at(cx, i, i.imm, i.dst.reg as usize, bytes, part)
 }
 
+/// Two reads side by side as one. False if it is for two reads to say what is wrong with them, or what holds no value.
+#[inline(always)]
+fn neighbours(cx: &mut Cpu<'_>, i: &Inst, bytes: u32) -> Result<bool, Stop> {
+    let offset = i.imm * i64::from(bytes);
+    let Some(s) = span(cx, i, offset, 2 * bytes)? else { return Ok(true) };
+    if cx.lds.access(&s, bytes, cx.w.id, Access::Read).is_err() || !cx.lds.all_known(&s) {
+        return Ok(false);
+    }
+    // Both conflict alike, one bank apart.
+    cx.tally.conflicts +=
+        2 * cx.lds.banks.conflicts((i.pc >> 2).wrapping_add(offset as u64), &s.addr, s.exec, bytes / 4);
+    cx.w.wmask = s.exec;
+    if bytes == 4 {
+        words::<2>(cx, &s, i.dst.reg as usize)
+    } else {
+        words::<4>(cx, &s, i.dst.reg as usize)
+    }
+    Ok(true)
+}
+
 /// Two reads at offsets counted in elements, or in 64 elements.
 #[inline(always)]
 fn read2(cx: &mut Cpu<'_>, i: &Inst, bytes: u32, unit: i64) -> Step {
     let d = i.dst.reg as usize;
+    if i.imm2 == i.imm + 1 && unit == i64::from(bytes) && neighbours(cx, i, bytes)? {
+        return Ok(());
+    }
     // The destination may overlap the address.
     let v = i.src[0].reg as usize;
     let (old, known) = (cx.w.regs[v], cx.w.init[v]);

@@ -4,8 +4,9 @@ use crate::counts::Counts;
 use crate::cpu::{Cpu, Lanes, Stop, Tally, Wave, fault};
 use crate::fault::{Cause, Fault, Location, What};
 use crate::lds::Lds;
-use crate::memory::{Memory, Region, View};
+use crate::memory::{Memory, Region};
 use crate::program::{KernelInfo, Program};
+use crate::view::View;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -29,6 +29,24 @@ pub(crate) struct Span {
     pub addr: [u32; 64],
     pub exec: u64,
     pub bytes: u32,
+    /// 1 if all lanes have the same address, otherwise 64.
+    pub distinct: usize,
+}
+
+impl Span {
+    #[inline(always)]
+    pub(crate) fn new(addr: [u32; 64], exec: u64, bytes: u32) -> Span {
+        let mut other = 0;
+        for l in 0..64 {
+            other |= addr[l] ^ addr[0];
+        }
+        Span { addr, exec, bytes, distinct: if other == 0 { 1 } else { 64 } }
+    }
+
+    #[inline(always)]
+    fn places(&self) -> &[u32] {
+        &self.addr[..self.distinct]
+    }
 }
 
 /// LDS of the running workgroup.
@@ -131,7 +149,7 @@ impl Lds {
         if u64::from(top) + u64::from(s.bytes) > u64::from(self.size) || low & (align - 1) != 0 {
             return Err(self.refuse(s, align, access));
         }
-        if self.waves > 1 { self.track(s, wave, access) } else { Ok(()) }
+        if self.waves > 1 { self.track(s, align, wave, access) } else { Ok(()) }
     }
 
     #[cold]
@@ -154,13 +172,13 @@ impl Lds {
     }
 
     #[inline(always)]
-    fn track(&mut self, s: &Span, wave: u32, access: Access) -> Result<(), Stop> {
+    fn track(&mut self, s: &Span, align: u32, wave: u32, access: Access) -> Result<(), Stop> {
         let (me, kind) = (wave as usize, access as usize);
         let mut blocks = 0u64;
         for l in 0..64 {
             blocks |= 1 << (s.addr[l] >> self.block_shift & 63);
-            if s.bytes == 12 {
-                blocks |= 1 << ((s.addr[l] + 8) >> self.block_shift & 63);
+            if align < s.bytes {
+                blocks |= 1 << ((s.addr[l] + s.bytes - 4) >> self.block_shift & 63);
             }
         }
         for rival in RIVALS[kind] {
@@ -176,7 +194,7 @@ impl Lds {
             self.marks[kind] = vec![0; len * self.waves];
         }
         let (marks, epoch) = (&mut self.marks[kind][me * len..(me + 1) * len], self.epoch);
-        sized!(s.bytes, |N| for a in &s.addr {
+        sized!(s.bytes, |N| for a in s.places() {
             marks[*a as usize..*a as usize + N].copy_from_slice(&[epoch; N]);
         });
         Ok(())
@@ -248,7 +266,7 @@ impl Lds {
     pub(crate) fn all_known(&self, s: &Span) -> bool {
         sized!(s.bytes, |N| {
             let mut all = [!0; N];
-            for a in &s.addr {
+            for a in s.places() {
                 let x = part::<N>(&self.init, *a);
                 for b in 0..N {
                     all[b] &= x[b];
@@ -261,7 +279,7 @@ impl Lds {
     /// Says that all bytes of an access are written.
     #[inline(always)]
     pub(crate) fn mark(&mut self, s: &Span) {
-        sized!(s.bytes, |N| for a in &s.addr {
+        sized!(s.bytes, |N| for a in s.places() {
             self.init[*a as usize..*a as usize + N].copy_from_slice(&[!0; N]);
         });
     }

@@ -2,52 +2,14 @@
 //! written.
 //!
 //! Several host threads run workgroups over the same memory, and a kernel may race on it as it may on a GPU. So bytes are
-//! only touched through relaxed atomics of up to 4 bytes; a torn wider access is what the hardware may give as well.
+//! only touched through relaxed atomics of up to 8 bytes; a torn wider access is what the hardware may give as well.
 
 use crate::cpu::Lanes;
+use crate::view::{MemoryError, View};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
-
-/// Why memory could not be allocated or accessed from the host.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MemoryError {
-    /// The limit given to [`Memory::new`] would be exceeded.
-    #[error("out of device memory: {label} needs {bytes} bytes, {used} of {limit} are in use")]
-    OutOfMemory {
-        /// What the memory was for.
-        label: String,
-        /// Bytes asked for.
-        bytes: u64,
-        /// Bytes in use.
-        used: u64,
-        /// The limit.
-        limit: u64,
-    },
-    /// The range is not inside one allocation.
-    #[error("{bytes} bytes at {address:#x} are not inside one allocation")]
-    OutOfBounds {
-        /// Start of the range.
-        address: u64,
-        /// Its length.
-        bytes: u64,
-    },
-    /// The range holds bytes that were never written.
-    #[error("byte {address:#x} of {label} is read but was never written")]
-    Uninitialised {
-        /// The first such byte.
-        address: u64,
-        /// The allocation's label.
-        label: String,
-    },
-    /// The address is not the start of an allocation.
-    #[error("{address:#x} is not the start of an allocation")]
-    NotAllocated {
-        /// The address.
-        address: u64,
-    },
-}
 
 /// Where allocations begin; far from zero and from the apertures.
 const FIRST: u64 = 0x7000_0000_0000;
@@ -191,7 +153,7 @@ impl Region {
             // SAFETY: only used for whole accesses, see the check above, that are aligned to 8; accessed atomically alone.
             unsafe { AtomicU64::from_ptr(self.data.as_ptr().add(off as usize).cast()) }.load(Relaxed)
         };
-        if low & 7 == 0 && N % 2 == 0 {
+        if low & 7 == 0 && N.is_multiple_of(2) {
             for l in 0..64 {
                 for w in 0..N / 2 {
                     let x = qword(off[l] + 8 * w as u64);
@@ -410,10 +372,9 @@ impl Memory {
     /// The memory as a launch sees it, with regions of its own beside the allocations.
     pub(crate) fn view(&self, own: impl IntoIterator<Item = Arc<Region>>) -> View {
         let t = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let mut regions: Vec<_> = t.regions.iter().cloned().chain(own).collect();
+        let regions: Vec<_> = t.regions.iter().cloned().chain(own).collect();
         regions.iter().filter(|r| !r.is_whole()).for_each(|r| r.settle());
-        regions.sort_by_key(|r| r.base);
-        View { bases: regions.iter().map(|r| r.base).collect(), regions }
+        View::of(regions)
     }
 }
 
@@ -424,33 +385,5 @@ impl Region {
             self.shadow.iter().for_each(|s| s.store(0xff, Relaxed));
         }
         self.shadow[(off / 8) as usize].fetch_and(!(1 << (off & 7)), Relaxed);
-    }
-}
-
-/// The allocations a launch can reach, fixed for its length.
-pub(crate) struct View {
-    /// Where the regions begin.
-    bases: Vec<u64>,
-    regions: Vec<Arc<Region>>,
-}
-
-impl View {
-    #[inline]
-    pub(crate) fn find(&self, addr: u64, bytes: u64) -> Option<&Region> {
-        let at = self.bases.partition_point(|base| *base <= addr);
-        at.checked_sub(1).map(|i| &*self.regions[i]).filter(|r| r.contains(addr, bytes))
-    }
-
-    /// Says how an address lies to the allocation nearest to it.
-    pub(crate) fn describe(&self, addr: u64) -> String {
-        let distance = |r: &Region| {
-            if addr < r.base { r.base - addr } else { (addr + 1).saturating_sub(r.base + r.len) }
-        };
-        match self.regions.iter().min_by_key(|r| distance(r)) {
-            None => "nothing is allocated".into(),
-            Some(r) if addr < r.base => format!("{} before `{}` of {} bytes", r.base - addr, r.label, r.len),
-            Some(r) if addr - r.base < r.len => format!("byte {} of `{}` of {}", addr - r.base, r.label, r.len),
-            Some(r) => format!("{} after the end of `{}` of {} bytes", addr - r.base - r.len, r.label, r.len),
-        }
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::inst::{Class, Inst, Row, exec};
 use crate::{
-    compare, convert, cross, division, ds, flow, global, mfma, salu, smem, valu_float, valu_half, valu_int, valu_wide,
+    compare, convert, cross, division, ds, flow, global, global_atomic, mfma, salu, smem, valu_float, valu_half,
+    valu_int, valu_wide,
 };
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -17,7 +18,7 @@ static WAIT: Row = flow::WAIT;
 pub(crate) fn find(name: &str) -> Option<&'static Row> {
     static TABLE: OnceLock<HashMap<&'static str, &'static Row>> = OnceLock::new();
     let table = TABLE.get_or_init(|| {
-        let families: [&'static [Row]; 14] = [
+        let families: [&'static [Row]; 15] = [
             salu::ROWS,
             flow::ROWS,
             smem::ROWS,
@@ -30,6 +31,7 @@ pub(crate) fn find(name: &str) -> Option<&'static Row> {
             cross::ROWS,
             mfma::ROWS,
             global::ROWS,
+            global_atomic::ROWS,
             ds::ROWS,
             ds::ATOMICS,
         ];
