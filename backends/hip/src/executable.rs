@@ -1,5 +1,6 @@
 //! A plan with its weights on a device, and the kernels of each step size.
 
+use crate::checks::{faults, first_state, forced, routed, supported};
 use crate::driver::{Device, Function, Pointer, Size, Stream};
 use crate::failed;
 use crate::lower::{self, Arg, Buffer, Launch, Node, Step};
@@ -7,11 +8,10 @@ use crate::memory::DeviceBuffer;
 use crate::session::HipSession;
 use crate::taps::TapPoint;
 use greta_backend::{
-    BackendError, CompileOptions, Executable, Fault, Injection, KvConfig, Lowered, Phase, RouteRule, Session, StepSize,
-    Weights,
+    BackendError, CompileOptions, Executable, Injection, KvConfig, Phase, RouteRule, Session, Weights,
 };
 use greta_graph::{Graph, Kind, NodeId, Plan, StateRole, Value};
-use greta_ops::{Bindings, Cost, DType, HostTensor, Op, PAGE_TOKENS, TensorDesc};
+use greta_ops::{Bindings, DType, HostTensor, Op, TensorDesc};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -90,82 +90,6 @@ pub(crate) fn compile(
         max_rows,
     };
     Ok(Arc::new(compiled))
-}
-
-fn supported(g: &Graph) -> Result<(), BackendError> {
-    for (id, node) in g.nodes() {
-        let Kind::Op(op) = &node.kind else { continue };
-        let ins = g.operands(id);
-        let descs: Vec<_> = ins.iter().map(|&v| g.desc(v)).collect();
-        lower::supports(op, &descs).map_err(|why| BackendError::Unsupported {
-            backend: "hip",
-            node: node.name.clone(),
-            op: op.to_string(),
-            why,
-        })?;
-    }
-    Ok(())
-}
-
-/// Checks that every rule names a kernel that some node it fits has.
-fn routed(g: &Graph, rules: &[RouteRule]) -> Result<(), BackendError> {
-    for rule in rules {
-        let error = |why: String| BackendError::Route { rule: rule.to_string(), why };
-        if !lower::ROUTES.contains(&rule.kernel.as_str()) {
-            return Err(error(format!("unknown kernel `{}`; known: {}", rule.kernel, lower::ROUTES.join(", "))));
-        }
-        let mut fits = false;
-        for (id, node) in g.nodes() {
-            let Kind::Op(op) = &node.kind else { continue };
-            if !rule.pattern.matches(&node.name) {
-                continue;
-            }
-            let ins = g.operands(id);
-            let descs: Vec<_> = ins.iter().map(|&v| g.desc(v)).collect();
-            let has = lower::routes_of(op, &descs);
-            if !has.contains(&rule.kernel.as_str()) {
-                let list = if has.is_empty() { "one kernel".into() } else { has.join(", ") };
-                return Err(error(format!("`{}` has {list}", node.name)));
-            }
-            fits = true;
-        }
-        if !fits {
-            return Err(error("its pattern matches no op; `greta graph --plan` lists them".into()));
-        }
-    }
-    Ok(())
-}
-
-/// The nodes of faults, each of which its node's kernels can have.
-fn faults(g: &Graph, list: &[Injection]) -> Result<Vec<(NodeId, Injection)>, BackendError> {
-    let mut out: Vec<(NodeId, Injection)> = Vec::new();
-    for f in list {
-        let error = |why: String| BackendError::Fault { injection: f.to_string(), why };
-        let found = g.find(&f.node).and_then(|id| match &g.node(id).kind {
-            Kind::Op(op) => Some((id, op)),
-            _ => None,
-        });
-        let Some((id, op)) = found else {
-            return Err(error("no op of the plan is named so; a fusion may have taken it in".into()));
-        };
-        let ins = g.operands(id);
-        let descs: Vec<_> = ins.iter().map(|&v| g.desc(v)).collect();
-        lower::fault::fits(op, &descs, f.fault).map_err(error)?;
-        let first = ins.iter().filter_map(|&v| g.state_of(v)).next();
-        if f.fault == Fault::KvLayerBase && first.is_some() && first == first_state(g, StateRole::Keys) {
-            return Err(error("the first layer's cache is the node's own".into()));
-        }
-        if out.iter().any(|(other, o)| *other == id && (o.phase.is_none() || f.phase.is_none() || o.phase == f.phase)) {
-            return Err(error("the node has another fault already".into()));
-        }
-        out.push((id, f.clone()));
-    }
-    Ok(out)
-}
-
-/// The first layer's cache.
-fn first_state(g: &Graph, want: StateRole) -> Option<NodeId> {
-    g.nodes().find(|(_, n)| matches!(n.kind, Kind::State { role, .. } if role == want)).map(|(id, _)| id)
 }
 
 /// Brings what a step reads and never writes to the device.
@@ -342,63 +266,6 @@ pub(crate) fn node_of<'p>(plan: &'p Plan, id: NodeId, forced: Option<&'static st
         forced,
         target,
     }
-}
-
-/// The launches of every op for a step, as they are printed.
-pub(crate) fn lowering(
-    plan: &Plan,
-    target: crate::Target,
-    at: &StepSize,
-    rules: &[RouteRule],
-) -> Result<Vec<Lowered>, BackendError> {
-    let g = plan.graph();
-    supported(g)?;
-    routed(g, rules)?;
-    let pages = at.context.div_ceil(PAGE_TOKENS);
-    let (slots, phase) = (pages * PAGE_TOKENS, if at.tokens == 1 { Phase::Decode } else { Phase::Prefill });
-    let step = Step { tokens: at.tokens, rows: at.rows, slots, seqs: 1, pages, context: at.context };
-    let costs: HashMap<NodeId, Cost> = plan.costs(&step.bindings()).into_iter().collect();
-    let mut out = Vec::new();
-    for (id, node) in g.nodes() {
-        let Kind::Op(op) = &node.kind else { continue };
-        let launches = lower::lower(op, &node_of(plan, id, forced(rules, &node.name, phase), target), &step);
-        for (i, l) in launches.iter().enumerate() {
-            let cost = if i == 0 { costs.get(&id).copied().unwrap_or_default() } else { Cost::default() };
-            out.push(Lowered {
-                node: node.name.clone(),
-                op: op.to_string(),
-                module: l.source.to_string(),
-                kernel: l.kernel.into(),
-                grid: l.size.grid,
-                block: l.size.block,
-                lds: l.lds,
-                args: l.args.iter().map(|a| argument(g, a)).collect(),
-                bytes: cost.bytes,
-                flops: cost.flops,
-            });
-        }
-    }
-    Ok(out)
-}
-
-/// An argument with the names of the graph.
-fn argument(g: &Graph, a: &Arg) -> String {
-    let name = |id: NodeId| &g.node(id).name;
-    match a {
-        Arg::Buffer(Buffer::Weight(id)) => match &g.node(*id).kind {
-            Kind::Weight { tensor, .. } => tensor.clone(),
-            _ => name(*id).clone(),
-        },
-        Arg::Buffer(Buffer::State(id)) => name(*id).clone(),
-        Arg::Buffer(Buffer::Table(id)) => format!("table:{}", name(*id)),
-        other => other.to_string(),
-    }
-}
-
-/// The kernel that a rule asks for.
-fn forced(rules: &[RouteRule], node: &str, phase: Phase) -> Option<&'static str> {
-    let rule = rules.iter().find(|r| r.pattern.matches(node) && r.phase.is_none_or(|p| p == phase));
-    rule.and_then(|r| lower::ROUTES.iter().copied().find(|k| *k == r.kernel))
 }
 
 /// A launch's arguments as the kernel takes them, each at a multiple of its size.

@@ -5,6 +5,7 @@
 //!
 //! Nothing here has run on AMD hardware: the driver `sim` executes the machine code that clang makes for gfx942 on the CPU.
 
+mod checks;
 pub mod compile;
 pub mod driver;
 mod executable;
@@ -12,6 +13,7 @@ pub mod kernels;
 mod kv;
 pub mod lower;
 mod memory;
+mod printed;
 mod session;
 mod taps;
 mod target;
@@ -116,7 +118,7 @@ impl Backend for Hip {
     }
 
     fn lowering(&self, plan: &Plan, at: &StepSize, routes: &[RouteRule]) -> Result<Option<Vec<Lowered>>, BackendError> {
-        executable::lowering(plan, self.target, at, routes).map(Some)
+        printed::lowering(plan, self.target, at, routes).map(Some)
     }
 
     fn profile(&self) -> Vec<KernelProfile> {
