@@ -59,6 +59,8 @@ mod special;
 mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_memory;
 mod valu_float;
 mod valu_half;
 mod valu_int;
