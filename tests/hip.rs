@@ -269,11 +269,11 @@ const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "a wrong layout of the matrix unit's outputs",
         file: "tile.hip.h",
-        from: "lane_id() / 16 * 4",
-        to: "lane_id() / 16",
+        from: "DEV u32 row_step(u32 reg) { return reg; }",
+        to: "DEV u32 row_step(u32 reg) { return 3 - reg; }",
         case: "matmul/q4_0_16x1024x9_int8",
         route: Some("matmul"),
-        said: &["matmul"],
+        said: &["× its bound"],
     },
 ];
 
