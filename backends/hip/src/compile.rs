@@ -98,7 +98,7 @@ impl Clang {
 
     fn key(&self, source: &Source, texts: &Texts, target: Target) -> String {
         let mut hash = Sha256::new();
-        hash.update(format!("{} {source} {:?}", self.version, Self::flags(target)));
+        hash.update(format!("2 {} {source} {:?}", self.version, Self::flags(target)));
         for (name, text) in texts {
             hash.update(name);
             hash.update(&**text);
@@ -207,7 +207,10 @@ fn find() -> Result<Clang, String> {
     let install = "install them with: apt-get install clang-22 lld-22 llvm-22 (any version from 18 on), or export \
                    GRETA_CLANG=PROGRAM";
     if let Some(path) = std::env::var_os(CLANG_VARIABLE).filter(|p| !p.is_empty()) {
-        return check(PathBuf::from(&path)).map_err(|why| {
+        // The compiler is called from another folder; a bare name is looked for in PATH.
+        let given = PathBuf::from(&path);
+        let whole = if given.components().count() > 1 { given.canonicalize().unwrap_or(given) } else { given };
+        return check(whole).map_err(|why| {
             let why = if why.is_empty() { "it can't be run".into() } else { why };
             format!("{CLANG_VARIABLE}={}: {why}; {install}", Path::new(&path).display())
         });
@@ -249,10 +252,14 @@ fn cache_folder() -> Option<PathBuf> {
         .or_else(|| from("HOME").map(|p| p.join(".cache/greta/kernels")))
 }
 
-/// The cache's files: the three parts, each with its length before it.
+/// The cache's files: a hash of what follows, then the three parts, each with its length before it. A damaged one is as good
+/// as none.
 fn load(folder: &Path, key: &str) -> Option<CodeObject> {
     let bytes = std::fs::read(folder.join(key)).ok()?;
-    let mut rest = &bytes[..];
+    let (hash, mut rest) = bytes.split_first_chunk::<32>()?;
+    if Sha256::digest(rest)[..] != hash[..] {
+        return None;
+    }
     let mut part = || -> Option<Vec<u8>> {
         let (len, after) = rest.split_first_chunk::<8>()?;
         let (part, after) = after.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
@@ -272,6 +279,7 @@ fn store(folder: &Path, key: &str, made: &CodeObject) -> std::io::Result<()> {
     }
     // Whole or not at all: another process may look.
     let part = folder.join(format!("{key}.{}.part", std::process::id()));
-    std::fs::write(&part, bytes)?;
+    let hash = Sha256::digest(&bytes);
+    std::fs::write(&part, [&hash[..], &bytes].concat())?;
     std::fs::rename(part, folder.join(key))
 }

@@ -16,8 +16,8 @@ use std::process::ExitCode;
 #[command(after_help = "Examples:
   greta plan -b hip:gfx942                        # a decode step
   greta plan -b hip:gfx942 --tokens 512 | less    # a chunk of a prompt
-  greta plan -b hip:gfx942 --depth 16384          # a decode step deep in a context
-  greta plan -b hip:gfx942 --route 'blk.*=matmul' --json")]
+  greta plan -b hip:gfx942 --depth 4096           # a decode step deep in a context
+  greta plan -b hip:gfx942 --route 'blk.*.q=matmul' --json")]
 pub struct PlanCommand {
     /// Tokens of the step
     #[arg(long, value_name = "N", default_value_t = 1)]

@@ -7,9 +7,9 @@ use crate::judge::{Class, Culprit, Judge, JudgeOptions};
 use crate::recording::Recording;
 use crate::verify::{VerifyOptions, verify};
 use crate::{TraceError, TracePlan};
-use greta_backend::{Fault, Injection};
+use greta_backend::{BackendError, Fault, Injection};
 use greta_graph::{Kind, NodeId, Value};
-use greta_models::EngineOptions;
+use greta_models::{EngineOptions, ModelError};
 use greta_ops::{HostTensor, Op};
 
 /// Identical runs compared where a fault is not there every time.
@@ -86,6 +86,11 @@ fn cell(b: &Bench<'_>, s: &Subject, e: &Entry, layer: Option<u32>, node: &str, p
     let repeat = if e.fault == Fault::AsyncCopy { REPEATS } else { 1 };
     let (said, recording) = match said(b, s, &faults, &plan, repeat, p) {
         Ok(found) => found,
+        // A kernel that can't be compiled or run is no cell without effect.
+        Err(
+            e @ (TraceError::Backend(BackendError::Kernel { .. } | BackendError::Device(_))
+            | TraceError::Model(ModelError::Backend(BackendError::Kernel { .. } | BackendError::Device(_)))),
+        ) => return Err(e),
         // A fault that the node can't have, such as another layer's cache in the first layer.
         Err(TraceError::Backend(_) | TraceError::Model(_)) => return Ok(row),
         Err(other) => return Err(other),

@@ -91,7 +91,7 @@ fn check(kernel: &KernelInfo, launch: &Launch<'_>) -> Result<(), String> {
     }
     let explicit = kernel.args.iter().filter(|a| !a.kind.starts_with("hidden_"));
     let need = explicit.map(|a| a.offset + a.size).max().unwrap_or(0) as usize;
-    if launch.args.len() < need {
+    if launch.args.len() != need {
         return Err(format!("{} bytes of arguments; the kernel takes {need}", launch.args.len()));
     }
     // Rounding to nearest (bits 12 to 15) and denormals kept (16 to 19).
