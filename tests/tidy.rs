@@ -94,10 +94,9 @@ fn source() -> Result<(), Outcome> {
         }
 
         let may = ["src/driver/", "sim/src/memory.rs", "sim/src/inst.rs", "sim/src/launch.rs", "sim/src/tests"];
-        if let Some(part) = name.strip_prefix("backends/hip/") {
-            if text.contains("unsafe ") && !may.iter().any(|m| part.starts_with(m)) {
-                failures.push(format!("{name} has `unsafe`"));
-            }
+        let part = name.strip_prefix("backends/hip/");
+        if part.is_some_and(|p| text.contains("unsafe ") && !may.iter().any(|m| p.starts_with(m))) {
+            failures.push(format!("{name} has `unsafe`"));
         }
         only("tokenizers::", "models/src/tokenizer/", &mut failures);
         for left in ["todo!(", "unimplemented!(", "dbg!(", "TODO", "FIXME"] {

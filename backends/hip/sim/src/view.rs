@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// Why memory could not be allocated or accessed from the host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemoryError {
-    /// The limit given to [`Memory::new`] would be exceeded.
+    /// The limit given to [`crate::Memory::new`] would be exceeded.
     #[error("out of device memory: {label} needs {bytes} bytes, {used} of {limit} are in use")]
     OutOfMemory {
         /// What the memory was for.
