@@ -11,7 +11,8 @@ macro_rules! sources {
 }
 
 sources! {
-    "greta.hip.h", "int8.hip.h", "quant.hip.h", "quantize.hip.h", "tile.hip.h", "values.hip.h",
+    "attention.hip.h", "greta.hip.h", "int8.hip.h", "quant.hip.h", "quantize.hip.h", "tile.hip.h", "tile_f32.hip.h",
+    "values.hip.h",
     "add.hip", "attention.hip", "cache_write.hip", "dequant.hip", "embed.hip", "matmul.hip", "matmul_exact.hip",
     "matvec.hip", "quantize.hip", "rmsnorm.hip", "rope.hip", "stats.hip", "swiglu.hip", "topk.hip",
 }
