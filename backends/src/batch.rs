@@ -1,6 +1,6 @@
 //! One step's work.
 
-use crate::{BackendError, KvOps, SeqId};
+use crate::{BackendError, KvOps, PageTable, SeqId};
 use greta_ops::HostTensor;
 
 /// Tokens of one or several sequences, with where each goes and which rows' logits are wanted.
@@ -77,6 +77,30 @@ impl Batch {
         }
         if let Some(r) = self.rows.iter().find(|&&r| r < 0 || r as usize >= n) {
             return bad(format!("row {r} is wanted of a batch of {n} tokens"));
+        }
+        Ok(())
+    }
+
+    /// Checks that every token has a slot of its own among the cache's `slots`, and a position that its sequence has.
+    ///
+    /// Slots and page numbers come from the page table, but a batch can be made by hand, and kernels write to the slots of
+    /// different tokens at once.
+    pub fn check_places(&self, table: &PageTable, slots: usize) -> Result<(), BackendError> {
+        let bad = |what: String| Err(BackendError::Batch(what));
+        let mut taken = self.slots.clone();
+        taken.sort_unstable();
+        if let Some(twice) = taken.windows(2).find(|w| w[0] == w[1]) {
+            return bad(format!("two of its tokens go to slot {}", twice[0]));
+        }
+        let sequences = table.config().sequences;
+        for (i, ((&seq, &slot), &pos)) in self.seqs.iter().zip(&self.slots).zip(&self.positions).enumerate() {
+            if slot < 0 || slot as usize >= slots || seq < 0 || seq as usize >= sequences {
+                return bad(format!("token {i}: sequence {seq}, slot {slot} is not in the cache"));
+            }
+            let len = table.len(SeqId(seq as usize));
+            if pos < 0 || pos as usize >= len {
+                return bad(format!("token {i}: position {pos}, but its sequence has {len} tokens"));
+            }
         }
         Ok(())
     }

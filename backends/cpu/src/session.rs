@@ -41,30 +41,10 @@ impl CpuSession {
         Ok(CpuSession { model, cache, slots, taps, next })
     }
 
-    /// Slots and page numbers come from the page table, but a batch can be made by hand.
     fn check(&self, b: &Batch) -> Result<(), BackendError> {
         b.check(self.model.max_tokens, self.model.max_rows)?;
-        // Threads write to the slots of different tokens at once.
-        let mut slots = b.slots.clone();
-        slots.sort_unstable();
-        if let Some(twice) = slots.windows(2).find(|w| w[0] == w[1]) {
-            return Err(BackendError::Batch(format!("two of its tokens go to slot {}", twice[0])));
-        }
         let table = self.cache.table();
-        let (slots, config) = (table.pages() * PAGE_TOKENS, table.config());
-        for i in 0..b.tokens.len() {
-            let (pos, seq, slot) = (b.positions[i], b.seqs[i], b.slots[i]);
-            if slot < 0 || slot as usize >= slots || seq < 0 || seq as usize >= config.sequences {
-                return Err(BackendError::Batch(format!("token {i}: sequence {seq}, slot {slot} is not in the cache")));
-            }
-            let len = table.len(greta_backend::SeqId(seq as usize));
-            if pos < 0 || pos as usize >= len {
-                return Err(BackendError::Batch(format!(
-                    "token {i}: position {pos}, but its sequence has {len} tokens"
-                )));
-            }
-        }
-        Ok(())
+        b.check_places(table, table.pages() * PAGE_TOKENS)
     }
 
     fn check_guards(&self) -> Result<(), BackendError> {

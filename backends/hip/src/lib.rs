@@ -81,11 +81,6 @@ impl Hip {
         let device = driver.open(ordinal).map_err(|e| failed(driver.name(), &e))?;
         Ok(Hip { name, target: device.info().target, device: Some(device) })
     }
-
-    /// The device, unless the backend only plans.
-    pub fn device(&self) -> Option<&Arc<dyn Device>> {
-        self.device.as_ref()
-    }
 }
 
 /// A driver's error outside a step.

@@ -91,28 +91,10 @@ impl HipSession {
         })
     }
 
-    /// Slots and page numbers come from the page table, but a batch can be made by hand.
     fn check(&self, b: &Batch) -> Result<(), BackendError> {
         b.check(self.model.max_tokens, self.model.max_rows)?;
-        let bad = |text: String| Err(BackendError::Batch(text));
-        let mut slots = b.slots.clone();
-        slots.sort_unstable();
-        if let Some(twice) = slots.windows(2).find(|w| w[0] == w[1]) {
-            return bad(format!("two of its tokens go to slot {}", twice[0]));
-        }
         let table = self.cache.table();
-        let sequences = table.config().sequences;
-        for i in 0..b.tokens.len() {
-            let (pos, seq, slot) = (b.positions[i], b.seqs[i], b.slots[i]);
-            if slot < 0 || slot as usize >= self.cache.slots() || seq < 0 || seq as usize >= sequences {
-                return bad(format!("token {i}: sequence {seq}, slot {slot} is not in the cache"));
-            }
-            let len = table.len(SeqId(seq as usize));
-            if pos < 0 || pos as usize >= len {
-                return bad(format!("token {i}: position {pos}, but its sequence has {len} tokens"));
-            }
-        }
-        Ok(())
+        b.check_places(table, self.cache.slots())
     }
 
     fn step_of(&self, batch: &Batch) -> Step {
@@ -356,9 +338,7 @@ impl Session for HipSession {
             stream.read(self.side.at(), &mut side).map_err(bad)?;
             for (point, taken, _) in &taps {
                 let stage = model.stages.iter().position(|s| matches!(s, Stage::Op(id) if *id == point.value.node));
-                let route = stage.map_or("input".into(), |s| {
-                    launches[s].iter().map(|r| r.launch.kernel).collect::<Vec<_>>().join("+")
-                });
+                let route = stage.map_or("input".into(), |s| lower::route(launches[s].iter().map(|r| &r.launch)));
                 point.deliver(taken, &side, (g, &route), at, batch, sink)?;
             }
         }

@@ -24,13 +24,6 @@ impl Target {
     pub fn from_name(name: &str) -> Option<Target> {
         Self::ALL.iter().copied().find(|t| t.name() == name)
     }
-
-    /// Shared memory of a workgroup, bytes.
-    pub fn lds_bytes(self) -> u32 {
-        match self {
-            Target::Gfx942 => 64 << 10,
-        }
-    }
 }
 
 impl fmt::Display for Target {

@@ -243,8 +243,8 @@ pub fn supports(op: &Op, ins: &[&TensorDesc]) -> Result<(), String> {
 }
 
 /// The route's name for people and records: its kernels.
-pub fn route(launches: &[Launch]) -> String {
-    launches.iter().map(|l| l.kernel).collect::<Vec<_>>().join("+")
+pub fn route<'a>(launches: impl IntoIterator<Item = &'a Launch>) -> String {
+    launches.into_iter().map(|l| l.kernel).collect::<Vec<_>>().join("+")
 }
 
 /// The launches of an op's case, for short and long routes: what tests compile and judge.
