@@ -1,6 +1,6 @@
 //! Every case of every op on every backend, judged by the op's own reference and bound.
 
-use crate::support::{Outcome, all, hip_sim, trial};
+use crate::support::{Outcome, all, hips, trial};
 use greta_backend::{Backend, CaseRunner, CompileOptions};
 use greta_cpu::simd::Level;
 use greta_cpu::{Cpu, CpuOptions};
@@ -46,7 +46,9 @@ fn backends() -> Vec<(String, Make)> {
             Arc::new(move || Ok(Box::new(Cpu::new(options)?) as Box<dyn Backend>)),
         ));
     }
-    list.push(("hip-sim".into(), Arc::new(|| Ok(Box::new(hip_sim(1)?) as Box<dyn Backend>))));
+    for (label, open) in hips() {
+        list.push((label.into(), Arc::new(move || Ok(Box::new(open()?) as Box<dyn Backend>))));
+    }
     list
 }
 

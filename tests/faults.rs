@@ -1,8 +1,9 @@
 //! Faults are found: the corpus on synthetic models, values that are no numbers, the gate, and replay bundles.
 
-use crate::support::{Outcome, all, cpu, hip_sim, synth_tiny, trial};
+use crate::support::{Outcome, all, cpu, hips, synth_tiny, trial};
 use greta_backend::{Backend, Fault, Injection};
 use greta_graph::TapRequest;
+use greta_hip::Hip;
 use greta_models::gguf::Gguf;
 use greta_models::{Arithmetic, EngineOptions, Model};
 use greta_ops::DType;
@@ -18,9 +19,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub fn trials() -> Vec<Trial> {
-    let mut list = vec![
+    let mut list: Vec<Trial> =
+        hips().into_iter().map(|(label, open)| trial(format!("faults/{label}"), move || on_hip(&open()?))).collect();
+    list.extend([
         trial("faults/corpus/int8", || corpus(Arithmetic::Int8, &[])),
-        trial("faults/hip-sim", on_hip),
         trial("faults/corpus/exact", || {
             corpus(
                 Arithmetic::Exact,
@@ -31,7 +33,7 @@ pub fn trials() -> Vec<Trial> {
         trial("faults/gate", gate_trial),
         trial("faults/replay", replay),
         trial("faults/unknown_node", unknown_node),
-    ];
+    ]);
     for arith in [Arithmetic::Exact, Arithmetic::Int8] {
         for backend in ["cpu", "reference"] {
             list.push(trial(format!("faults/nan_named_where_born/{backend}/{arith}"), move || nan(backend, arith)));
@@ -66,7 +68,7 @@ fn corpus(arith: Arithmetic, only: &[Fault]) -> Result<(), Outcome> {
 }
 
 /// Faults in the kernels of the HIP backend and in its lowering: machine code that is wrong.
-fn on_hip() -> Result<(), Outcome> {
+fn on_hip(hip: &Hip) -> Result<(), Outcome> {
     use Fault::*;
     let faults = [
         HalfWave,
@@ -88,7 +90,7 @@ fn on_hip() -> Result<(), Outcome> {
         longest: Some(40),
         ..FaultOptions::default()
     };
-    let report = faults::run(&hip_sim(1)?, &EngineOptions::default(), &options, dir.path(), &|_, _, _| true)?;
+    let report = faults::run(hip, &EngineOptions::default(), &options, dir.path(), &|_, _, _| true)?;
     let found = |f: &Fault| report.rows.iter().any(|r| r.fault == f.name() && r.eligible && r.explained);
     let said = |f: &Fault| {
         let rows = report.rows.iter().filter(|r| r.fault == f.name());

@@ -1,7 +1,7 @@
 //! Against llama.cpp: `*.f32.json` is its run on the dequantised weights, `*.kv32.json` and `*.default.json` are its
 //! quantised runs. The figures are those the project promises.
 
-use crate::support::{Outcome, all, cpu, engine, golden, hip_sim, json, smollm2, trial, within};
+use crate::support::{Outcome, all, cpu, engine, golden, hips, json, smollm2, trial, within};
 use greta_backend::Backend;
 use greta_models::sampling::{Sampler, SamplerConfig};
 use greta_models::{Arithmetic, Context, EngineOptions, GenerateOptions, perplexity, tokenizer::EncodeOptions};
@@ -29,7 +29,9 @@ pub fn trials() -> Vec<Trial> {
     let mut list: Vec<Trial> =
         TINY.iter().map(|&name| trial(format!("golden/exact/{name}"), move || tiny(name, &cpu(2)?))).collect();
     for name in TINY {
-        list.push(trial(format!("golden/hip-sim/{name}"), move || tiny(name, &hip_sim(1)?)));
+        for (label, open) in hips() {
+            list.push(trial(format!("golden/{label}/{name}"), move || tiny(name, &open()?)));
+        }
     }
     for quant in ["Q4_1", "Q4_K_M"] {
         for kv in [DType::F32, DType::F16] {

@@ -2,7 +2,7 @@
 
 use crate::conformance::run;
 use crate::p1::MIXES;
-use crate::support::{CLANG, Outcome, all, cpu, engine, hip_sim, synth_tiny, trial, within};
+use crate::support::{CLANG, Outcome, all, cpu, engine, gpu, hips, synth_tiny, trial, within};
 use greta_backend::{Backend, Batch, CompileOptions, RouteRule, RowsWanted, SeqId, Session, StepOut, StepSize, Want};
 use greta_hip::compile::{Clang, CodeObject};
 use greta_hip::driver::sim::Sim;
@@ -28,15 +28,21 @@ pub fn trials() -> Vec<Trial> {
         trial("hip/lowering", lowering),
         trial("hip/names", names),
         trial("hip/planted_mistakes_are_caught", planted),
-        trial("hip/largest_logits", largest),
         trial("hip/captured_launches", captured),
-        trial("hip/cache_grows_forks_and_is_cut", cache),
     ];
-    for mix in MIXES {
-        for arith in [Arithmetic::Exact, Arithmetic::Int8] {
-            list.push(trial(format!("hip/clean_and_as_on_the_cpu/{mix}/{arith}"), move || clean(mix, arith)));
+    for (label, open) in hips() {
+        list.push(trial(format!("hip/largest_logits/{label}"), move || largest(&open()?)));
+        list.push(trial(format!("hip/cache_grows_forks_and_is_cut/{label}"), move || cache(&open()?)));
+        list.push(trial(format!("hip/replayed_as_launched/{label}"), move || replayed(label, &open()?)));
+        for mix in MIXES {
+            for arith in [Arithmetic::Exact, Arithmetic::Int8] {
+                let name = format!("hip/clean_and_as_on_the_cpu/{label}/{mix}/{arith}");
+                list.push(trial(name, move || clean(mix, arith, &open()?)));
+            }
         }
     }
+    // Where there is none, this is what says that all tests of `hip-gpu` were left out.
+    list.push(trial("hip/gpu", || gpu().map(|_| ())));
     list
 }
 
@@ -44,14 +50,13 @@ pub fn trials() -> Vec<Trial> {
 ///
 /// Backends sum in different orders, so logits differ by f32 rounding; in `int8` a value that lies on a tie may get
 /// another code, which moves logits by some hundredths of their size.
-fn clean(mix: &str, arith: Arithmetic) -> Result<(), Outcome> {
+fn clean(mix: &str, arith: Arithmetic, hip: &Hip) -> Result<(), Outcome> {
     let model = Arc::new(Model::open(&synth_tiny(mix)?)?);
-    let hip = hip_sim(1)?;
     let options = EngineOptions { arith, kv: DType::F32, ..EngineOptions::default() };
     let mut prompts = prompts::built_in(&model, &["p4_sys".into()], 256)?;
     prompts.iter_mut().for_each(|p| p.tokens.truncate(24));
     let mut failures = Vec::new();
-    let found = verify(&model, &hip, &options, &prompts, &VerifyOptions::default(), None, &|_, _, _| true)?;
+    let found = verify(&model, hip, &options, &prompts, &VerifyOptions::default(), None, &|_, _, _| true)?;
     if found.verified.verdict.verdict != VerdictKind::Clean || !found.verified.taps_change_nothing {
         failures.push(format!("{:?}: {:?}", found.verified.verdict.verdict, found.verified.verdict.culprit));
     }
@@ -59,7 +64,7 @@ fn clean(mix: &str, arith: Arithmetic) -> Result<(), Outcome> {
         let engine = Engine::new(model.clone(), backend, &options)?;
         Ok(engine.context()?.prefill(&prompts[0].tokens, &mut |_, _| true)?.unwrap_or_default())
     };
-    let (ours, want) = (logits(&hip)?, logits(&cpu(2)?)?);
+    let (ours, want) = (logits(hip)?, logits(&cpu(2)?)?);
     let rms = (want.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / want.len() as f64).sqrt();
     let worst = ours.iter().zip(&want).map(|(a, b)| f64::from(a - b).abs()).fold(0.0, f64::max) / rms;
     let limit = if arith == Arithmetic::Exact { 1e-4 } else { 0.05 };
@@ -290,7 +295,7 @@ fn planted() -> Result<(), Outcome> {
             }
             std::fs::write(dir.path().join(name), planted)?;
         }
-        let backend = Hip::open(":sim", HipOptions { threads: 1, kernels: Some(dir.path().into()) })?;
+        let backend = Hip::open(":sim", HipOptions { kernels: Some(dir.path().into()), ..HipOptions::threads(1) })?;
         let routes: Vec<RouteRule> =
             m.route.iter().map(|r| format!("out={r}").parse()).collect::<Result<_, _>>().map_err(Outcome::Failed)?;
         let cases: Vec<_> = Op::cases().into_iter().filter(|c| c.title().starts_with(m.case)).collect();
@@ -304,9 +309,8 @@ fn planted() -> Result<(), Outcome> {
 }
 
 /// The largest logits as the device picks them are those of all logits.
-fn largest() -> Result<(), Outcome> {
-    let engine =
-        engine(&synth_tiny("Q4_0")?, &hip_sim(1)?, &EngineOptions { max_rows: 3, ..EngineOptions::default() })?;
+fn largest(hip: &Hip) -> Result<(), Outcome> {
+    let engine = engine(&synth_tiny("Q4_0")?, hip, &EngineOptions { max_rows: 3, ..EngineOptions::default() })?;
     let mut failures = Vec::new();
     for n in [1, 5, 1000, 5000] {
         let step = |want: Want| -> Result<StepOut, Outcome> {
@@ -350,10 +354,34 @@ fn captured() -> Result<(), Outcome> {
     if seen == [1.0, 3.0, 5.0] && took >= 0.0 { Ok(()) } else { Err(Outcome::Failed(format!("{seen:?}, {took} ms"))) }
 }
 
+/// Decode steps give the same bits whether they are captured and replayed or launched kernel by kernel, on either side of
+/// where a segment of attention begins and the cache grows.
+fn replayed(label: &str, hip: &Hip) -> Result<(), Outcome> {
+    let which = if label == "hip-sim" { ":sim" } else { "" };
+    let eager = Hip::open(which, HipOptions { graphs: false, ..HipOptions::threads(1) })?;
+    let rows = |backend: &Hip| -> Result<Vec<Vec<u32>>, Outcome> {
+        let engine = engine(&synth_tiny("Q4_K_M")?, backend, &EngineOptions::default())?;
+        let mut context = engine.context()?;
+        let prompt: Vec<u32> = (0..122).map(|i| i * 37 % 1000).collect();
+        context.prefill(&prompt, &mut |_, _| true)?;
+        let step = |token: u32| -> Result<Vec<u32>, Outcome> {
+            let row = context.prefill(&[token], &mut |_, _| true)?.unwrap_or_default();
+            Ok(row.iter().map(|x| x.to_bits()).collect())
+        };
+        (0..12).map(step).collect()
+    };
+    let (got, want) = (rows(hip)?, rows(&eager)?);
+    let differ: Vec<usize> = (0..want.len()).filter(|&i| got[i] != want[i]).collect();
+    match differ.is_empty() && want.iter().all(|r| !r.is_empty()) {
+        true => Ok(()),
+        false => Err(Outcome::Failed(format!("steps {differ:?} differ from those launched one by one"))),
+    }
+}
+
 /// A cache that grew, a fork that went its own way and a sequence cut short give what a fresh run of the same tokens gives.
-fn cache() -> Result<(), Outcome> {
+fn cache(hip: &Hip) -> Result<(), Outcome> {
     let options = EngineOptions { sequences: 2, context: Some(200), ..EngineOptions::default() };
-    let engine = engine(&synth_tiny("Q8_0")?, &hip_sim(1)?, &options)?;
+    let engine = engine(&synth_tiny("Q8_0")?, hip, &options)?;
     let tokens: Vec<u32> = (0..150).map(|i| i * 37 % 1000).collect();
     let run = |session: &mut dyn Session, seq: usize, tokens: &[u32]| -> Result<Vec<u32>, Outcome> {
         let mut batch = Batch::default();

@@ -1,7 +1,7 @@
 //! P1: every value of a token's row depends on the tokens at or before it alone — to the bit, whatever the chunks, the
 //! other sequences of the batch, or the threads.
 
-use crate::support::{Outcome, all, cpu, engine, hip_sim, synth_tiny, trial};
+use crate::support::{Outcome, all, cpu, engine, hips, synth_tiny, trial};
 use greta_backend::{Backend, Batch, Executable, KvConfig, RowsWanted, SeqId, Want};
 use greta_cpu::simd::Level;
 use greta_cpu::{Cpu, CpuOptions};
@@ -20,15 +20,20 @@ pub fn trials() -> Vec<Trial> {
     let mut list = Vec::new();
     for mix in MIXES {
         for arith in [Arithmetic::Exact, Arithmetic::Int8] {
-            list.push(trial(format!("p1/{mix}/{arith}"), move || prefill_is_decode(mix, arith, &CPU)));
+            list.push(trial(format!("p1/{mix}/{arith}"), move || prefill_is_decode(mix, arith, &CPU, &on_cpu()?)));
             // Weights that are not quantised have one arithmetic.
             if arith == Arithmetic::Exact || mix.starts_with('Q') {
-                list.push(trial(format!("p1/hip-sim/{mix}/{arith}"), move || prefill_is_decode(mix, arith, &HIP)));
+                for (label, open) in hips() {
+                    // In the emulator tokens are few, for each instruction of each wave is executed.
+                    let runs = if label == "hip-sim" { &SHORT } else { &CPU };
+                    let test = move || prefill_is_decode(mix, arith, runs, &[Box::new(open()?)]);
+                    list.push(trial(format!("p1/{label}/{mix}/{arith}"), test));
+                }
             }
         }
     }
     // Longer than the largest chunk, so that chunks of 512 are cut as well.
-    list.push(trial("p1/long", || prefill_is_decode("Q4_K_M", Arithmetic::Int8, &LONG)));
+    list.push(trial("p1/long", || prefill_is_decode("Q4_K_M", Arithmetic::Int8, &LONG, &on_cpu()?)));
     for mix in MIXES {
         list.push(trial(format!("p1/instruction_sets/{mix}"), move || instruction_sets(mix)));
     }
@@ -60,20 +65,13 @@ fn instruction_sets(mix: &str) -> Result<(), Outcome> {
 /// What a sequence's rows gave: `[row][name] = bits`.
 type Rows = Vec<Vec<Vec<u64>>>;
 
-/// What P1 is held against on a kind of device: any number of threads.
-type Backends = fn() -> Result<Vec<Box<dyn Backend>>, Outcome>;
-
+/// Any number of threads.
 fn on_cpu() -> Result<Vec<Box<dyn Backend>>, Outcome> {
     Ok(vec![Box::new(cpu(1)?), Box::new(cpu(2)?)])
 }
 
-fn on_hip() -> Result<Vec<Box<dyn Backend>>, Outcome> {
-    Ok(vec![Box::new(hip_sim(1)?)])
-}
-
-/// How prompts are cut in what is compared, and on what it runs.
+/// How prompts are cut in what is compared.
 struct Runs {
-    backends: Backends,
     /// Tokens of each sequence.
     lengths: &'static [usize],
     /// Chunk sizes, of which the last repeats: each sequence alone.
@@ -82,28 +80,24 @@ struct Runs {
     together: &'static [&'static [usize]],
 }
 
-const CPU: Runs = Runs {
-    backends: on_cpu,
-    lengths: &[75, 72, 69, 66],
-    alone: &[&[1], &[7], &[32], &[512]],
-    together: &[&[1], &[7], &[32], &[128]],
-};
+const CPU: Runs =
+    Runs { lengths: &[75, 72, 69, 66], alone: &[&[1], &[7], &[32], &[512]], together: &[&[1], &[7], &[32], &[128]] };
 
 const LONG: Runs =
     Runs { lengths: &[560, 557, 554, 551], alone: &[&[7], &[32], &[512]], together: &[&[7], &[32], &[128]], ..CPU };
 
 /// Steps on either side of where kernels change (16 tokens), positions on either side of where attention's segments do
-/// (128); tokens are few, for each instruction of each wave is executed.
-const HIP: Runs = Runs { backends: on_hip, lengths: &[134, 20], alone: &[&[512]], together: &[&[17], &[126, 1]] };
+/// (128).
+const SHORT: Runs = Runs { lengths: &[134, 20], alone: &[&[512]], together: &[&[17], &[126, 1]] };
 
-fn prefill_is_decode(mix: &str, arith: Arithmetic, runs: &Runs) -> Result<(), Outcome> {
+fn prefill_is_decode(mix: &str, arith: Arithmetic, runs: &Runs, backends: &[Box<dyn Backend>]) -> Result<(), Outcome> {
     let model = synth_tiny(mix)?;
     let token = |s: usize, i: usize| ((i * 7919 + s * 104_729 + i * i) % 1000) as u32;
     let lengths = runs.lengths.iter().enumerate();
     let sequences: Vec<Vec<u32>> = lengths.map(|(s, &n)| (0..n).map(|i| token(s, i)).collect()).collect();
     let mut failures = Vec::new();
     let mut first: Option<Vec<Rows>> = None;
-    for (i, backend) in (runs.backends)()?.iter().enumerate() {
+    for (i, backend) in backends.iter().enumerate() {
         let outputs = INSIDE.iter().map(|s| s.to_string()).collect();
         let options = EngineOptions {
             arith,

@@ -31,6 +31,10 @@ pub const CLANG: Need =
 
 pub const CHROMIUM: Need = Need { key: "chromium", install: "apt-get install chromium, or export CHROMIUM=PROGRAM" };
 
+/// Nothing installs one, so that `GRETA_REQUIRE=all` does not ask for it.
+pub const GPU: Need =
+    Need { key: "gpu", install: "run the tests on a machine with an AMD or NVIDIA GPU and its driver" };
+
 /// Why a test did not run, or why it failed.
 pub enum Outcome {
     Lacks(Need, PathBuf),
@@ -51,7 +55,7 @@ pub fn trial(name: impl Into<String>, run: impl FnOnce() -> Result<(), Outcome> 
         Err(Outcome::Lacks(need, path)) => {
             let text = format!("{} is not there; {}", path.display(), need.install);
             let required = std::env::var("GRETA_REQUIRE").unwrap_or_default();
-            match required.split(',').any(|r| r == "all" || r == need.key) {
+            match required.split(',').any(|r| r == need.key || r == "all" && need.key != GPU.key) {
                 true => Err(Failed::from(format!("required by GRETA_REQUIRE: {text}"))),
                 false => Ok(Completion::ignored_with(format!("SKIP: {text}"))),
             }
@@ -107,6 +111,30 @@ pub fn hip_sim(threads: usize) -> Result<Hip, Outcome> {
         return Err(Outcome::Lacks(CLANG, PathBuf::from(format!("clang for gfx942 ({e})"))));
     }
     Ok(Hip::open(":sim", HipOptions::threads(threads))?)
+}
+
+/// What the HIP backend is tested on: a label, and how it is opened.
+pub type HipKind = (&'static str, fn() -> Result<Hip, Outcome>);
+
+/// The emulator, and the GPU of this machine if it has one; that it has none is said by `hip/gpu`.
+pub fn hips() -> Vec<HipKind> {
+    let mut list: Vec<HipKind> = vec![("hip-sim", || hip_sim(1))];
+    if gpu().is_ok() {
+        list.push(("hip-gpu", gpu));
+    }
+    list
+}
+
+/// The HIP backend on the GPU of this machine.
+pub fn gpu() -> Result<Hip, Outcome> {
+    let mut why = String::new();
+    for which in [":amd", ":nvidia"] {
+        match Hip::open(which, HipOptions::threads(1)) {
+            Ok(hip) => return Ok(hip),
+            Err(e) => why += &format!("{e}; "),
+        }
+    }
+    Err(Outcome::Lacks(GPU, PathBuf::from(format!("a GPU ({})", why.trim_end_matches("; ")))))
 }
 
 /// Opens and compiles a model.

@@ -1,10 +1,11 @@
 //! Taps: what they record, and that looking changes nothing (P2).
 
-use crate::support::{Outcome, all, cpu, hip_sim, smollm2, synth_tiny, trial};
+use crate::support::{Outcome, all, cpu, hips, smollm2, synth_tiny, trial};
 use greta_backend::{Backend, Phase};
 use greta_cpu::simd::Level;
 use greta_cpu::{Cpu, CpuOptions};
 use greta_graph::{Detail, Graph, Kind, PhaseFilter, TapMode, TapRequest, TapRows, TapSpec, Value};
+use greta_hip::Hip;
 use greta_models::{Arithmetic, Engine, EngineOptions, Model};
 use greta_ops::{ACT_BLOCK, DType, Stats};
 use greta_reference::Reference;
@@ -32,11 +33,14 @@ pub fn trials() -> Vec<Trial> {
         }
     }
     for (mix, arith) in [("Q4_K_M", Arithmetic::Int8), ("Q8_0", Arithmetic::Exact)] {
-        list.push(trial(format!("taps/p2/hip-sim/{mix}/{arith}"), move || {
-            looking_changes_nothing(&synth_tiny(mix)?, arith, &hip_sim(1)?)
-        }));
+        for (label, open) in hips() {
+            let test = move || looking_changes_nothing(&synth_tiny(mix)?, arith, &open()?);
+            list.push(trial(format!("taps/p2/{label}/{mix}/{arith}"), test));
+        }
     }
-    list.push(trial("taps/statistics_on_the_device", statistics_on_the_device));
+    for (label, open) in hips() {
+        list.push(trial(format!("taps/statistics_on_the_device/{label}"), move || statistics_on_the_device(&open()?)));
+    }
     for arith in [Arithmetic::Exact, Arithmetic::Int8] {
         let test = move || looking_changes_nothing(&smollm2("Q4_1")?, arith, &cpu(2)?);
         list.push(trial(format!("taps/p2/smollm2-Q4_1/{arith}"), test));
@@ -366,9 +370,9 @@ fn quantised() -> Result<(), Outcome> {
 }
 
 /// Statistics that a device computed are those of the values it recorded, to the last bit.
-fn statistics_on_the_device() -> Result<(), Outcome> {
+fn statistics_on_the_device(hip: &Hip) -> Result<(), Outcome> {
     let options = EngineOptions { taps: vec![everything()], ..EngineOptions::default() };
-    let (rec, _) = record("Q4_K_M", &hip_sim(1)?, &options)?;
+    let (rec, _) = record("Q4_K_M", hip, &options)?;
     let mut failures = Vec::new();
     for series in &rec.series {
         for row in &series.rows {

@@ -122,6 +122,9 @@ pub trait Backend: Send + Sync {
         Ok(None)
     }
 
+    /// Whether kernels are timed from here on, on backends where that costs time; others count always.
+    fn count(&self, _on: bool) {}
+
     /// What kernels cost so far, where the backend counts; the costliest first.
     fn profile(&self) -> Vec<KernelProfile> {
         Vec::new()

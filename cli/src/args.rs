@@ -38,6 +38,9 @@ pub struct Common {
     /// Threads [default: physical cores]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     pub threads: Option<usize>,
+    /// Launch every kernel of every step, where a GPU would replay a captured decode step
+    #[arg(long)]
+    pub eager: bool,
     /// Passes over the graph to switch off; `greta graph --passes` lists them
     #[arg(long, value_name = "PASS", value_delimiter = ',')]
     pub without: Vec<String>,

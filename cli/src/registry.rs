@@ -10,6 +10,8 @@ use greta_reference::Reference;
 pub struct BackendOptions {
     /// Threads that compute; `None`: one per physical core. Backends that use no threads of the host ignore it.
     pub threads: Option<usize>,
+    /// Launch every kernel of every step, where a GPU would replay a captured decode step.
+    pub eager: bool,
 }
 
 type Open = fn(&str, &BackendOptions) -> Result<Box<dyn Backend>, BackendError>;
@@ -46,7 +48,10 @@ pub const BACKENDS: &[BackendEntry] = &[
     BackendEntry {
         name: "hip",
         about: "kernels for AMD's MI300X; hip:sim executes their machine code on the host, hip:gfx942 only plans",
-        open: |which, o| Ok(Box::new(Hip::open(which, HipOptions::threads(host_threads(o)))?)),
+        open: |which, o| {
+            let options = HipOptions { graphs: !o.eager, ..HipOptions::threads(host_threads(o)) };
+            Ok(Box::new(Hip::open(which, options)?))
+        },
         threads: host_threads,
         devices: true,
     },

@@ -25,14 +25,19 @@ impl Common {
         Ok(Arc::new(Model::open(&self.model_path()?)?))
     }
 
+    /// How to open the backend.
+    pub fn backend_options(&self) -> BackendOptions {
+        BackendOptions { threads: self.threads, eager: self.eager }
+    }
+
     /// Opens the backend.
     pub fn open_backend(&self) -> anyhow::Result<Box<dyn Backend>> {
-        Ok(greta::backend(&self.backend, &BackendOptions { threads: self.threads })?)
+        Ok(greta::backend(&self.backend, &self.backend_options())?)
     }
 
     /// Threads that compute.
     pub fn thread_count(&self) -> anyhow::Result<usize> {
-        Ok(greta::backend_threads(&self.backend, &BackendOptions { threads: self.threads })?)
+        Ok(greta::backend_threads(&self.backend, &self.backend_options())?)
     }
 
     /// The engine's options these flags describe.

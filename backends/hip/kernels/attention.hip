@@ -38,7 +38,7 @@ KERNEL __launch_bounds__(256) void attention_tile(float *__restrict__ out, const
   // Rows of different sequences take turns: a bit for each row whose turn is to come.
   for (u32 rows = (1u << count) - 1; rows != 0;) {
     i32 seq = (i32)uniform((u32)sh.seq[lowest_bit(rows)]);
-    rows &= ~(u32)ballot(own_seq == seq);
+    rows &= ~(u32)ballot_(own_seq == seq);
     i32 last = (i32)uniform((u32)largest_of_tile(own_seq == seq ? own_position : -1));
     i32 position[TILE_REGS]; // of the lane's rows, -1 for those of another sequence
 #pragma unroll

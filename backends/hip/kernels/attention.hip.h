@@ -284,7 +284,7 @@ DEV void sum_values(const Shared &sh, const Cache &c, i32 seq, u32 segment, u32 
       o[i].v[r] += 0.0f;
     }
   }
-  if (ballot(!(zero == 0.0f)) == 0) return;
+  if (ballot_(!(zero == 0.0f)) == 0) return;
   add_values<true>(sh, c, column, o);
 #pragma unroll 1
   for (u32 r = 0; r < TILE_REGS; r++) {

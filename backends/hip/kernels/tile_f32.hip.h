@@ -32,7 +32,7 @@ DEV Sums multiply(Fragment rows, Fragment columns, Sums s) {
 // What is the same in all lanes of a wave, in a scalar register.
 DEV u32 uniform(u32 v) { return (u32)__builtin_amdgcn_readfirstlane((i32)v); }
 // A bit for each lane of the wave.
-DEV u64 ballot(bool v) { return __builtin_amdgcn_ballot_w64(v); }
+DEV u64 ballot_(bool v) { return __builtin_amdgcn_ballot_w64(v); }
 
 #else
 
@@ -56,7 +56,7 @@ DEV Sums multiply(Fragment rows, Fragment columns, Sums s) {
   return s;
 }
 DEV u32 uniform(u32 v) { return v; }
-DEV u64 ballot(bool v) {
+DEV u64 ballot_(bool v) {
   u32 out;
   asm volatile("{ .reg .pred p; setp.ne.u32 p, %1, 0; vote.sync.ballot.b32 %0, p, 0xffffffff; }" : "=r"(out) : "r"((u32)v));
   return out;

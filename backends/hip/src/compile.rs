@@ -1,12 +1,10 @@
 //! From sources to code objects: clang, found when a kernel is first needed, and a cache on disk.
 
-use crate::Target;
 use crate::driver::DriverError;
 use crate::kernels::Source;
-use sha2::{Digest, Sha256};
+use crate::{Target, cache};
 use std::borrow::Cow;
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -83,32 +81,15 @@ impl Clang {
     /// `from`: a folder to read the sources from, in place of those in the binary.
     pub fn compile(&self, source: &Source, target: Target, from: Option<&Path>) -> Result<CodeObject, DriverError> {
         let texts = texts(source, from)?;
-        let key = self.key(source, &texts, target);
-        let folder = cache_folder();
-        if let Some(found) = folder.as_deref().and_then(|f| load(f, &key)) {
-            return Ok(found);
+        let key = cache::key(source, &texts, &format!("{} {:?}", self.version, Self::flags(target)));
+        if let Some([code, listing, resources]) = cache::load(&key) {
+            let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+            return Ok(CodeObject { code, listing: text(listing), resources: text(resources) });
         }
         let made = self.run(source, &texts, target)?;
         // A cache that can't be written costs time, nothing else.
-        if let Some(folder) = folder {
-            let _ = store(&folder, &key, &made);
-        }
+        let _ = cache::store(&key, [&made.code, made.listing.as_bytes(), made.resources.as_bytes()]);
         Ok(made)
-    }
-
-    fn key(&self, source: &Source, texts: &Texts, target: Target) -> String {
-        let mut hash = Sha256::new();
-        hash.update(format!("2 {} {source} {:?}", self.version, Self::flags(target)));
-        for (name, text) in texts {
-            hash.update(name);
-            hash.update(&**text);
-        }
-        let mut key = source.file.replace(".hip", "-");
-        hash.finalize().iter().take(12).for_each(|b| {
-            // Writing to a string can't fail.
-            let _ = write!(key, "{b:02x}");
-        });
-        key
     }
 
     fn run(&self, source: &Source, texts: &Texts, target: Target) -> Result<CodeObject, DriverError> {
@@ -163,9 +144,10 @@ fn text(out: Output, source: &Source) -> Result<String, DriverError> {
 }
 
 /// A module's file and the headers: names and texts.
-type Texts = Vec<(&'static str, Cow<'static, str>)>;
+pub(crate) type Texts = Vec<(&'static str, Cow<'static, str>)>;
 
-fn texts(source: &Source, from: Option<&Path>) -> Result<Texts, DriverError> {
+/// A module's texts, those of a folder where one is given.
+pub(crate) fn texts(source: &Source, from: Option<&Path>) -> Result<Texts, DriverError> {
     let read = |(name, text): &'static (&str, &str)| match from {
         None => Ok((*name, Cow::Borrowed(*text))),
         Some(folder) => {
@@ -243,43 +225,4 @@ fn check(clang: PathBuf) -> Result<Clang, String> {
     tool("lld").or_else(|| tool("ld.lld")).ok_or("lld of the same version is missing")?;
     let objdump = tool("llvm-objdump").ok_or("llvm-objdump of the same version is missing")?;
     Ok(Clang { clang, objdump, version })
-}
-
-fn cache_folder() -> Option<PathBuf> {
-    let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    from(CACHE_VARIABLE)
-        .or_else(|| from("XDG_CACHE_HOME").map(|p| p.join("greta/kernels")))
-        .or_else(|| from("HOME").map(|p| p.join(".cache/greta/kernels")))
-}
-
-/// The cache's files: a hash of what follows, then the three parts, each with its length before it. A damaged one is as good
-/// as none.
-fn load(folder: &Path, key: &str) -> Option<CodeObject> {
-    let bytes = std::fs::read(folder.join(key)).ok()?;
-    let (hash, mut rest) = bytes.split_first_chunk::<32>()?;
-    if Sha256::digest(rest)[..] != hash[..] {
-        return None;
-    }
-    let mut part = || -> Option<Vec<u8>> {
-        let (len, after) = rest.split_first_chunk::<8>()?;
-        let (part, after) = after.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
-        rest = after;
-        Some(part.to_vec())
-    };
-    let (code, listing, resources) = (part()?, part()?, part()?);
-    Some(CodeObject { code, listing: String::from_utf8(listing).ok()?, resources: String::from_utf8(resources).ok()? })
-}
-
-fn store(folder: &Path, key: &str, made: &CodeObject) -> std::io::Result<()> {
-    std::fs::create_dir_all(folder)?;
-    let mut bytes = Vec::new();
-    for part in [&made.code[..], made.listing.as_bytes(), made.resources.as_bytes()] {
-        bytes.extend((part.len() as u64).to_le_bytes());
-        bytes.extend(part);
-    }
-    // Whole or not at all: another process may look.
-    let part = folder.join(format!("{key}.{}.part", std::process::id()));
-    let hash = Sha256::digest(&bytes);
-    std::fs::write(&part, [&hash[..], &bytes].concat())?;
-    std::fs::rename(part, folder.join(key))
 }

@@ -38,6 +38,8 @@ pub(crate) struct Compiled {
     pub faults: Vec<(NodeId, Injection)>,
     pub max_tokens: usize,
     pub max_rows: usize,
+    /// Whether decode steps are captured and replayed.
+    pub graphs: bool,
 }
 
 /// A launch with its kernel loaded.
@@ -48,7 +50,7 @@ pub(crate) struct Ready {
 
 pub(crate) fn compile(
     driver: &'static str,
-    device: Arc<dyn Device>,
+    (device, graphs): (Arc<dyn Device>, bool),
     plan: Plan,
     weights: &dyn Weights,
     options: CompileOptions<'_>,
@@ -88,6 +90,7 @@ pub(crate) fn compile(
         faults,
         max_tokens,
         max_rows,
+        graphs,
     };
     Ok(Arc::new(compiled))
 }

@@ -5,10 +5,12 @@
 //!
 //! Nothing here has run on AMD hardware: the driver `sim` executes the machine code that clang makes for gfx942 on the CPU.
 
+mod cache;
 mod checks;
 pub mod compile;
 pub mod driver;
 mod executable;
+mod graphs;
 pub mod kernels;
 mod kv;
 pub mod lower;
@@ -20,6 +22,7 @@ mod target;
 
 pub use target::Target;
 
+use driver::gpu::{Amd, Gpu, Nvidia};
 use driver::sim::Sim;
 use driver::{Device, Driver, DriverError};
 use greta_backend::{
@@ -27,6 +30,7 @@ use greta_backend::{
 };
 use greta_graph::{Pass, Plan};
 use greta_ops::{Op, TensorDesc};
+use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -37,13 +41,16 @@ pub struct HipOptions {
     pub threads: usize,
     /// A folder with the kernels' sources, in place of those in the binary; `GRETA_KERNELS` by default.
     pub kernels: Option<PathBuf>,
+    /// Whether decode steps are captured once and replayed. Launching each kernel of each step instead tells whether a wrong
+    /// number comes from the replay.
+    pub graphs: bool,
 }
 
 impl HipOptions {
     /// With this many threads of the host.
     pub fn threads(threads: usize) -> HipOptions {
         let kernels = std::env::var_os(compile::KERNELS_VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from);
-        HipOptions { threads, kernels }
+        HipOptions { threads, kernels, graphs: true }
     }
 }
 
@@ -52,35 +59,53 @@ pub struct Hip {
     name: &'static str,
     target: Target,
     device: Option<Arc<dyn Device>>,
+    graphs: bool,
 }
 
 impl Hip {
     /// Opens a device. `which` is what the user wrote after `hip`: nothing for the best there is, `:sim` or `:sim:0` for a
     /// driver and its device, `:gfx942` for a target that is planned for and not run on.
     pub fn open(which: &str, options: HipOptions) -> Result<Hip, BackendError> {
-        let mut words = which.split(':').skip(1);
-        let (word, ordinal) = (words.next(), words.next());
-        let sim = Sim { threads: options.threads, kernels: options.kernels };
-        let (name, driver): (_, &dyn Driver) = match word {
-            None | Some("sim") => ("hip:sim", &sim),
-            Some(other) => match Target::from_name(other) {
-                Some(target) if ordinal.is_none() => return Ok(Hip { name: "hip", target, device: None }),
-                _ => {
-                    let text = format!("hip has no driver or target `{other}` in this build; known: sim, gfx942");
-                    return Err(BackendError::Device(text));
-                }
-            },
+        let (word, ordinal) = match which.strip_prefix(':').unwrap_or("").split_once(':') {
+            None => (which.strip_prefix(':').unwrap_or(""), None),
+            Some((word, ordinal)) => (word, Some(ordinal)),
         };
-        let ordinal = match ordinal.map(str::parse) {
+        if let (Some(target), None) = (Target::from_name(word), ordinal) {
+            return Ok(Hip { name: "hip", target, device: None, graphs: false });
+        }
+        let number = match ordinal.map(str::parse) {
             None => 0,
             Some(Ok(n)) => n,
-            Some(Err(_)) => {
-                return Err(BackendError::Device(format!("hip{which}: expected {name}:NUMBER")));
-            }
+            Some(Err(_)) => return Err(BackendError::Device(format!("hip{which}: expected hip:{word}:NUMBER"))),
         };
-        let device = driver.open(ordinal).map_err(|e| failed(driver.name(), &e))?;
-        Ok(Hip { name, target: device.info().target, device: Some(device) })
+        let drivers = drivers(&options);
+        let chosen = match word {
+            // The first that has a device; the emulator, which is the last, always has one.
+            "" => drivers.iter().find(|(_, d)| d.devices().is_ok_and(|list| !list.is_empty())).or(drivers.last()),
+            _ => drivers.iter().find(|(_, d)| d.name() == word),
+        };
+        let Some((name, driver)) = chosen else {
+            let known: Vec<_> = drivers.iter().map(|(_, d)| d.name().to_string()).collect();
+            let targets: Vec<_> = Target::ALL.iter().map(Target::to_string).collect();
+            return Err(BackendError::Device(format!(
+                "hip has no driver or target `{word}`; drivers: {}; targets to plan for: {}",
+                known.join(", "),
+                targets.join(", ")
+            )));
+        };
+        let device = driver.open(number).map_err(|e| failed(driver.name(), &e))?;
+        Ok(Hip { name, target: device.info().target, device: Some(device), graphs: options.graphs })
     }
+}
+
+/// Every driver, with the backend's name on it, the best first.
+fn drivers(options: &HipOptions) -> [(&'static str, Box<dyn Driver>); 3] {
+    let kernels = || options.kernels.clone();
+    [
+        ("hip:amd", Box::new(Gpu { kernels: kernels(), api: PhantomData::<Amd> })),
+        ("hip:nvidia", Box::new(Gpu { kernels: kernels(), api: PhantomData::<Nvidia> })),
+        ("hip:sim", Box::new(Sim { threads: options.threads, kernels: kernels() })),
+    ]
 }
 
 /// A driver's error outside a step.
@@ -116,6 +141,12 @@ impl Backend for Hip {
         printed::lowering(plan, self.target, at, routes).map(Some)
     }
 
+    fn count(&self, on: bool) {
+        if let Some(device) = &self.device {
+            device.count(on);
+        }
+    }
+
     fn profile(&self) -> Vec<KernelProfile> {
         self.device.as_ref().map_or(Vec::new(), |d| d.profile())
     }
@@ -131,6 +162,6 @@ impl Backend for Hip {
             return Err(BackendError::Device(text));
         };
         let driver = self.name.trim_start_matches("hip:");
-        executable::compile(driver, device.clone(), plan, &*weights, options)
+        executable::compile(driver, (device.clone(), self.graphs), plan, &*weights, options)
     }
 }

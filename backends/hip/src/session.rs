@@ -3,6 +3,7 @@
 use crate::driver::{DriverError, Pointer, Stream};
 use crate::executable::{Compiled, Ready, Stage, is_empty, pack};
 use crate::failed;
+use crate::graphs::{GraphKey, Graphs};
 use crate::kv::Cache;
 use crate::lower::{self, Buffer, Launch, Step, TopK};
 use crate::memory::DeviceBuffer;
@@ -36,6 +37,8 @@ pub(crate) struct HipSession {
     stale: HashMap<(NodeId, u8), DeviceBuffer>,
     /// Whether a step went before.
     warm: bool,
+    /// Decode steps as the device runs them at once.
+    graphs: Graphs,
 }
 
 impl HipSession {
@@ -88,6 +91,7 @@ impl HipSession {
             steps: HashMap::new(),
             stale,
             warm: false,
+            graphs: Graphs::default(),
         })
     }
 
@@ -157,6 +161,58 @@ impl HipSession {
             Buffer::Stale(node, i) => self.stale.get(&(node, i)).map_or(none, DeviceBuffer::at),
             Buffer::Weight(_) | Buffer::Table(_) => self.model.fixed(b).unwrap_or(none),
         }
+    }
+
+    /// Launches a step: one by one, or all at once where the same was launched before.
+    fn launch_all(&mut self, stream: &mut dyn Stream, work: &Work<'_>, phase: Phase) -> Result<(), BackendError> {
+        // Prompts are cut into steps of a size each; a graph of one would hardly be used again. Faults change from step to step.
+        let one_by_one = !self.model.graphs || self.model.device.timing();
+        if one_by_one || phase != Phase::Decode || !self.model.faults.is_empty() {
+            return self.launch_each(stream, work);
+        }
+        let bad = |e: DriverError| failed(self.model.driver, &e);
+        let launches = work.taps.iter().flat_map(|(_, _, r)| r).chain(work.top);
+        let key = GraphKey {
+            step: work.step,
+            extra: launches.map(|r| r.launch.clone()).collect(),
+            at: [self.scratch.at(), self.side.at()],
+        };
+        match self.graphs.get(&key) {
+            Some(Some(graph)) => stream.replay(graph).map_err(bad),
+            // The first time kernels may have to be loaded, which can't be captured.
+            None => {
+                self.graphs.seen(key).into_iter().for_each(|old| stream.forget(old));
+                self.launch_each(stream, work)
+            }
+            Some(None) => {
+                stream.begin_capture().map_err(bad)?;
+                let launched = self.launch_each(stream, work);
+                let graph = stream.end_capture().map_err(bad);
+                launched?;
+                let graph = graph?;
+                self.graphs.captured(&key, graph);
+                stream.replay(graph).map_err(|e| failed(self.model.driver, &e))
+            }
+        }
+    }
+
+    fn launch_each(&self, stream: &mut dyn Stream, work: &Work<'_>) -> Result<(), BackendError> {
+        let g = self.model.plan.graph();
+        let mut tap = work.taps.iter();
+        for (stage, ready) in self.model.stages.iter().zip(work.launches) {
+            match stage {
+                Stage::Op(id) => {
+                    ready.iter().try_for_each(|r| self.execute(stream, &g.node(*id).name, r))?;
+                    self.keep(stream, *id, &work.step).map_err(|e| failed(self.model.driver, &e))?;
+                }
+                Stage::Tap(point) => {
+                    if let Some((_, _, ready)) = tap.next() {
+                        ready.iter().try_for_each(|r| self.execute(stream, &g.node(point.tap).name, r))?;
+                    }
+                }
+            }
+        }
+        work.top.iter().try_for_each(|r| self.execute(stream, "logits", r))
     }
 
     /// Keeps the operands of a node whose fault is to read them again in the next step.
@@ -266,6 +322,14 @@ impl HipSession {
     }
 }
 
+/// What a step launches, once its inputs are on the device.
+struct Work<'a> {
+    step: Step,
+    launches: &'a StepLaunches,
+    taps: Vec<(&'a TapPoint, Taken, Vec<Ready>)>,
+    top: &'a [Ready],
+}
+
 impl Session for HipSession {
     fn run_tapped(
         &mut self,
@@ -319,21 +383,9 @@ impl Session for HipSession {
             taps.iter().for_each(|(point, taken, _)| point.list(taken, batch, &mut side));
             stream.write(self.side.at(), &side).map_err(bad)?;
         }
-        let mut tap = taps.iter();
-        for (stage, ready) in model.stages.iter().zip(&*launches) {
-            match stage {
-                Stage::Op(id) => {
-                    ready.iter().try_for_each(|r| self.execute(stream, &g.node(*id).name, r))?;
-                    self.keep(stream, *id, &step).map_err(bad)?;
-                }
-                Stage::Tap(point) => {
-                    if let Some((_, _, ready)) = tap.next() {
-                        ready.iter().try_for_each(|r| self.execute(stream, &g.node(point.tap).name, r))?;
-                    }
-                }
-            }
-        }
-        top_ready.iter().try_for_each(|r| self.execute(stream, "logits", r))?;
+        let work = Work { step, launches: &launches, taps, top: &top_ready };
+        self.launch_all(stream, &work, at.phase)?;
+        let taps = work.taps;
         if end > 0 {
             stream.read(self.side.at(), &mut side).map_err(bad)?;
             for (point, taken, _) in &taps {

@@ -7,27 +7,33 @@ use std::fmt;
 pub enum Target {
     /// AMD MI300X and MI300A: CDNA3, waves of 64.
     Gfx942,
+    /// An NVIDIA GPU of this compute capability (90: Hopper), warps of 32.
+    Sm(u32),
 }
 
-impl Target {
-    /// Every target.
-    pub const ALL: &[Target] = &[Target::Gfx942];
+/// The oldest compute capability with all instructions the kernels use: `mma` on signed bytes.
+const FIRST_SM: u32 = 80;
 
-    /// Its name in compilers' words.
-    pub fn name(self) -> &'static str {
-        match self {
-            Target::Gfx942 => "gfx942",
-        }
-    }
+impl Target {
+    /// Targets to name in messages and to list.
+    pub const ALL: &[Target] = &[Target::Gfx942, Target::Sm(90)];
 
     /// The target of this name.
     pub fn from_name(name: &str) -> Option<Target> {
-        Self::ALL.iter().copied().find(|t| t.name() == name)
+        let sm = |n: &str| n.parse().ok().filter(|n| *n >= FIRST_SM).map(Target::Sm);
+        match name {
+            "gfx942" => Some(Target::Gfx942),
+            _ => name.strip_prefix("sm_").and_then(sm),
+        }
     }
 }
 
+/// Its name in compilers' words.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        match self {
+            Target::Gfx942 => f.write_str("gfx942"),
+            Target::Sm(n) => write!(f, "sm_{n}"),
+        }
     }
 }

@@ -42,6 +42,7 @@ impl ProfileCommand {
             "-p and -n: the context is {}",
             loaded.engine.context_size()
         );
+        loaded.backend.count(true);
         let guard = interrupt::Guard::arm();
         let progress = Progress::new("profiling", Unit::Things("tokens"));
         // Ids that any vocabulary has, different from each other as far as it goes.

@@ -40,7 +40,8 @@ impl Replay {
 
     fn replay(&self) -> anyhow::Result<ExitCode> {
         let bundle = Bundle::open(&self.dir)?;
-        let backend = greta::backend(&self.backend, &BackendOptions { threads: self.threads })?;
+        let backend =
+            greta::backend(&self.backend, &BackendOptions { threads: self.threads, ..BackendOptions::default() })?;
         let found = bundle.replay(&*backend)?;
         if self.json {
             json::print(&serde_json::to_value(&found)?)?;

@@ -2,6 +2,7 @@
 //!
 //! Nothing outside this folder names a driver's own functions.
 
+pub(crate) mod gpu;
 pub mod sim;
 
 use crate::Target;
@@ -76,6 +77,9 @@ pub enum DriverError {
     /// A kernel that did something wrong.
     #[error("{0}")]
     Fault(String),
+    /// A device that an error before has left useless; it can be opened again.
+    #[error("the device is lost since `{0}`; open the backend again")]
+    Lost(String),
 }
 
 /// What a device is.
@@ -89,6 +93,8 @@ pub struct DeviceInfo {
     pub memory: u64,
     /// Compute units.
     pub units: u32,
+    /// The driver's version, for people.
+    pub driver: String,
 }
 
 /// How many workgroups of how many threads.
@@ -132,6 +138,19 @@ pub trait Device: Send + Sync {
     /// A stream: work on it runs in order.
     fn stream(&self) -> Result<Box<dyn Stream>, DriverError>;
 
+    /// Whether launches are counted from here on, where counting costs time.
+    fn count(&self, _on: bool) {}
+
+    /// Whether each launch is timed, so that launches must be made one by one.
+    fn timing(&self) -> bool {
+        false
+    }
+
+    /// Bytes nobody uses, where the driver says.
+    fn free_memory(&self) -> Option<u64> {
+        None
+    }
+
     /// What each kernel cost since the device was opened, where the driver counts.
     fn profile(&self) -> Vec<KernelProfile> {
         Vec::new()
@@ -169,4 +188,7 @@ pub trait Stream: Send {
 
     /// Runs what was captured.
     fn replay(&mut self, captured: Captured) -> Result<(), DriverError>;
+
+    /// What was captured is not run again.
+    fn forget(&mut self, _: Captured) {}
 }

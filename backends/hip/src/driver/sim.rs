@@ -57,7 +57,7 @@ impl Driver for Sim {
 impl Sim {
     fn info(&self) -> DeviceInfo {
         let name = format!("gfx942 emulator on {} host threads", self.threads);
-        DeviceInfo { name, target: Target::Gfx942, memory: MEMORY, units: UNITS }
+        DeviceInfo { name, target: Target::Gfx942, memory: MEMORY, units: UNITS, driver: "emulator".into() }
     }
 }
 

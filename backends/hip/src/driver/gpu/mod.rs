@@ -1,0 +1,259 @@
+//! Drivers of real GPUs. One device and one stream over [`api::Api`], whose two implementations are `amd` and `nvidia`.
+
+mod amd;
+mod api;
+mod nvidia;
+mod profile;
+mod staging;
+mod stream;
+
+pub(crate) use amd::Amd;
+pub(crate) use nvidia::Nvidia;
+
+use super::{Device, DeviceInfo, Driver, DriverError, Function, Pointer, Stream};
+use crate::cache;
+use crate::compile;
+use crate::kernels::Source;
+use api::{Api, Called, Handle, Image, Unit};
+use greta_backend::KernelProfile;
+use profile::Profile;
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use stream::GpuStream;
+
+/// A driver of real GPUs.
+pub(crate) struct Gpu<A> {
+    /// A folder with the kernels' sources, in place of those in the binary.
+    pub kernels: Option<PathBuf>,
+    pub api: PhantomData<A>,
+}
+
+impl<A: Api> Driver for Gpu<A> {
+    fn name(&self) -> &'static str {
+        A::NAME
+    }
+
+    fn devices(&self) -> Result<Vec<DeviceInfo>, DriverError> {
+        A::load()?;
+        (0..A::devices()?).map(|i| Ok(info::<A>(i)?.0)).collect()
+    }
+
+    fn open(&self, ordinal: usize) -> Result<Arc<dyn Device>, DriverError> {
+        A::load()?;
+        let count = A::devices()?;
+        if ordinal >= count {
+            let known = match count {
+                0 => "there is none".into(),
+                1 => "the only one is number 0".into(),
+                n => format!("there are 0 to {}", n - 1),
+            };
+            return Err(DriverError::Absent(format!("there is no device {ordinal}; {known}")));
+        }
+        let (info, target) = info::<A>(ordinal)?;
+        target.map_err(DriverError::Absent)?;
+        let context = A::context(ordinal)?;
+        Ok(Arc::new(GpuDevice(Arc::new(Shared::<A> {
+            info,
+            ordinal,
+            context,
+            kernels: self.kernels.clone(),
+            compiler: A::compiler()?,
+            modules: Mutex::default(),
+            functions: RwLock::default(),
+            sizes: Mutex::default(),
+            used: AtomicU64::new(0),
+            lost: Mutex::default(),
+            counting: AtomicBool::new(false),
+            profile: Mutex::default(),
+            api: PhantomData,
+        }))))
+    }
+}
+
+/// What a device is, and whether there are kernels for it. One that there are none for is listed all the same.
+fn info<A: Api>(ordinal: usize) -> Called<(DeviceInfo, Result<(), String>)> {
+    let p = A::properties(ordinal)?;
+    let (target, usable) = match p.target {
+        Ok(target) => (target, Ok(())),
+        Err(why) => (crate::Target::Gfx942, Err(format!("{}: {why}", p.name))),
+    };
+    Ok((DeviceInfo { name: p.name, target, memory: p.memory, units: p.units, driver: A::version()? }, usable))
+}
+
+/// A kernel that was loaded.
+#[derive(Clone)]
+struct Loaded {
+    handle: Handle,
+    name: String,
+    source: String,
+}
+
+struct Shared<A: Api> {
+    info: DeviceInfo,
+    ordinal: usize,
+    context: Handle,
+    kernels: Option<PathBuf>,
+    compiler: String,
+    modules: Mutex<HashMap<Source, Handle>>,
+    functions: RwLock<Vec<Loaded>>,
+    sizes: Mutex<HashMap<u64, u64>>,
+    used: AtomicU64,
+    /// Why the device can't be used any more.
+    lost: Mutex<Option<String>>,
+    /// Whether launches are timed.
+    counting: AtomicBool,
+    profile: Mutex<Profile>,
+    api: PhantomData<A>,
+}
+
+/// A lock whose holder panicked guards nothing that could be half done here.
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<A: Api> Shared<A> {
+    /// Makes the device the calling thread's.
+    fn enter(&self) -> Called<()> {
+        if let Some(why) = &*lock(&self.lost) {
+            return Err(DriverError::Lost(why.clone()));
+        }
+        A::enter(self.context, self.ordinal)
+    }
+
+    /// Looks at what came back from waiting: an error there is of some work before, and the context is of no use after it.
+    fn waited(&self, result: Called<()>) -> Called<()> {
+        if let Err(e) = &result {
+            lock(&self.lost).get_or_insert_with(|| e.to_string());
+        }
+        result
+    }
+
+    fn module(&self, source: &Source) -> Called<Handle> {
+        let mut modules = lock(&self.modules);
+        if let Some(known) = modules.get(source) {
+            return Ok(*known);
+        }
+        let made = A::load_module(&self.image(source)?);
+        let module = made.map_err(|e| DriverError::Module { module: source.to_string(), why: e.to_string() })?;
+        modules.insert(source.clone(), module);
+        Ok(module)
+    }
+
+    /// The module's code, from the cache on disk or the run-time compiler.
+    fn image(&self, source: &Source) -> Called<Vec<u8>> {
+        let texts = compile::texts(source, self.kernels.as_deref())?;
+        let mut options = A::options(self.info.target);
+        options.extend(source.defines.iter().map(|(name, value)| format!("-D{name}={value}")));
+        let key = cache::key(source, &texts, &format!("{} {} {options:?}", A::NAME, self.compiler));
+        if let Some([code]) = cache::load(&key) {
+            return Ok(code);
+        }
+        let failed = |text: String| DriverError::Compile { source_name: source.to_string(), text };
+        let main = texts.iter().find(|(name, _)| *name == source.file);
+        let (name, text) = main.ok_or_else(|| failed("is not part of this build".into()))?;
+        let headers: Vec<(&'static str, &str)> =
+            texts.iter().filter(|(n, _)| *n != source.file).map(|(n, t)| (*n, &**t)).collect();
+        let Image { code, log } = A::compile(&Unit { name, text, headers: &headers, options: &options })
+            .map_err(|e| failed(e.to_string()))?;
+        if !log.trim().is_empty() && self.kernels.is_some() {
+            eprintln!("{source}: {}", log.trim());
+        }
+        // A cache that can't be written costs time, nothing else.
+        let _ = cache::store(&key, [&code]);
+        Ok(code)
+    }
+}
+
+impl<A: Api> Drop for Shared<A> {
+    fn drop(&mut self) {
+        let lost = lock(&self.lost).is_some();
+        if A::enter(self.context, self.ordinal).is_err() {
+            return;
+        }
+        if lost {
+            // Nothing else makes a context good again; whoever opens the device next gets a new one.
+            let _ = A::reset(self.ordinal);
+            return;
+        }
+        for (_, module) in lock(&self.modules).drain() {
+            let _ = A::unload_module(module);
+        }
+    }
+}
+
+struct GpuDevice<A: Api>(Arc<Shared<A>>);
+
+impl<A: Api> Device for GpuDevice<A> {
+    fn info(&self) -> &DeviceInfo {
+        &self.0.info
+    }
+
+    fn used(&self) -> u64 {
+        self.0.used.load(Relaxed)
+    }
+
+    fn alloc(&self, bytes: usize, what: &str) -> Result<Pointer, DriverError> {
+        self.0.enter()?;
+        let at = A::alloc(bytes).map_err(|e| match A::memory() {
+            Ok((free, _)) if free < bytes as u64 + (64 << 20) => {
+                DriverError::OutOfMemory { what: what.into(), wanted: bytes as u64, free }
+            }
+            _ => e,
+        })?;
+        self.0.used.fetch_add(bytes as u64, Relaxed);
+        lock(&self.0.sizes).insert(at, bytes as u64);
+        Ok(Pointer(at))
+    }
+
+    fn free(&self, at: Pointer) {
+        if let Some(bytes) = lock(&self.0.sizes).remove(&at.0) {
+            self.0.used.fetch_sub(bytes, Relaxed);
+            // A device that is lost has nothing to give back.
+            let _ = self.0.enter().and_then(|()| A::free(at.0));
+        }
+    }
+
+    fn function(&self, source: &Source, kernel: &str) -> Result<Function, DriverError> {
+        let name = source.to_string();
+        let find = |list: &[Loaded]| list.iter().position(|f| f.name == kernel && f.source == name);
+        if let Some(known) = find(&self.0.functions.read().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(Function(known as u32));
+        }
+        self.0.enter()?;
+        let module = self.0.module(source)?;
+        let handle = A::function(module, kernel)
+            .map_err(|e| DriverError::Module { module: name.clone(), why: format!("has no kernel `{kernel}`: {e}") })?;
+        let mut functions = self.0.functions.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = find(&functions) {
+            return Ok(Function(known as u32));
+        }
+        functions.push(Loaded { handle, name: kernel.into(), source: name });
+        Ok(Function(functions.len() as u32 - 1))
+    }
+
+    fn stream(&self) -> Result<Box<dyn Stream>, DriverError> {
+        self.0.enter()?;
+        Ok(Box::new(GpuStream::new(self.0.clone())?))
+    }
+
+    fn count(&self, on: bool) {
+        self.0.counting.store(on, Relaxed);
+    }
+
+    fn timing(&self) -> bool {
+        self.0.counting.load(Relaxed)
+    }
+
+    fn profile(&self) -> Vec<KernelProfile> {
+        let functions = self.0.functions.read().unwrap_or_else(PoisonError::into_inner);
+        lock(&self.0.profile).named(|f| functions.get(f.0 as usize).map(|l| (l.source.clone(), l.name.clone())))
+    }
+
+    fn free_memory(&self) -> Option<u64> {
+        self.0.enter().ok()?;
+        A::memory().ok().map(|(free, _)| free)
+    }
+}
