@@ -3,6 +3,8 @@
 mod bad_input;
 mod faults;
 mod import;
+#[cfg(unix)]
+mod interrupt;
 mod models;
 mod remote;
 mod run;
@@ -24,6 +26,8 @@ pub fn trials() -> Vec<Trial> {
     all.extend(faults::trials());
     all.extend(trace::trials());
     all.extend(remote::trials());
+    #[cfg(unix)]
+    all.extend(interrupt::trials());
     all
 }
 
