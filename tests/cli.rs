@@ -6,6 +6,7 @@ mod import;
 #[cfg(unix)]
 mod interrupt;
 mod models;
+mod plan;
 mod remote;
 mod run;
 mod shapes;
@@ -25,6 +26,7 @@ pub fn trials() -> Vec<Trial> {
     all.extend(import::trials());
     all.extend(faults::trials());
     all.extend(trace::trials());
+    all.extend(plan::trials());
     all.extend(remote::trials());
     #[cfg(unix)]
     all.extend(interrupt::trials());

@@ -81,9 +81,9 @@ pub struct Lowered {
     pub lds: u32,
     /// Arguments, in order.
     pub args: Vec<String>,
-    /// Bytes the op must move, each operand once; with the first kernel of the op.
+    /// Bytes it must move: the op's operands and outputs, each once, and what lies between its kernels.
     pub bytes: u64,
-    /// Operations of the op; with its first kernel.
+    /// Operations, as [`greta_ops::OpSpec::flops`] counts them, and what it takes to fold partial results.
     pub flops: u64,
 }
 
