@@ -65,8 +65,7 @@ impl PlanCommand {
         };
         let phase = if self.tokens == 1 { Phase::Decode } else { Phase::Prefill };
         for rule in self.routes.route.iter().filter(|r| r.phase.is_some_and(|p| p != phase)) {
-            let text =
-                format!("--route {rule} changes nothing here: {} tokens make a {} step", self.tokens, phase.name());
+            let text = format!("--route {rule} changes nothing here: this is a {} step", phase.name());
             output::note("note", "36;1", &text);
         }
         if self.common.json {
