@@ -24,7 +24,9 @@ fn main() {
         let ins: Vec<_> = case.ins.iter().map(|i| i.tensor().desc()).collect();
         let cost = case.op.spec().cost(&ins.iter().collect::<Vec<_>>(), runner.outputs(), &Bindings::default());
         let mut group = criterion.benchmark_group(case.op.spec().name());
-        group.throughput(if cost.flops > 0 { Throughput::Elements(cost.flops) } else { Throughput::Bytes(cost.bytes) });
+        // Small ops are bound by what they move.
+        let products = matches!(case.op, Op::MatMul(_) | Op::Attention(_));
+        group.throughput(if products { Throughput::Elements(cost.flops) } else { Throughput::Bytes(cost.bytes) });
         group.bench_function(&case.name, |b| b.iter(|| runner.run()));
         group.finish();
     }

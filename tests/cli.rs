@@ -3,7 +3,10 @@
 mod bad_input;
 mod faults;
 mod import;
+#[cfg(unix)]
+mod interrupt;
 mod models;
+mod plan;
 mod remote;
 mod run;
 mod shapes;
@@ -23,7 +26,10 @@ pub fn trials() -> Vec<Trial> {
     all.extend(import::trials());
     all.extend(faults::trials());
     all.extend(trace::trials());
+    all.extend(plan::trials());
     all.extend(remote::trials());
+    #[cfg(unix)]
+    all.extend(interrupt::trials());
     all
 }
 

@@ -2,11 +2,11 @@
 
 use crate::support::{Outcome, all, cpu, hips, synth_tiny, trial};
 use greta_backend::{Backend, Fault, Injection};
-use greta_graph::TapRequest;
+use greta_graph::{Kind, TapRequest};
 use greta_hip::Hip;
 use greta_models::gguf::Gguf;
 use greta_models::{Arithmetic, EngineOptions, Model};
-use greta_ops::DType;
+use greta_ops::{DType, Dim, TensorDesc};
 use greta_reference::Reference;
 use greta_trace::faults::{self, FaultOptions, LayerChoice};
 use greta_trace::gate::{self, GateOptions, GateVerdict};
@@ -33,6 +33,7 @@ pub fn trials() -> Vec<Trial> {
         trial("faults/gate", gate_trial),
         trial("faults/replay", replay),
         trial("faults/unknown_node", unknown_node),
+        trial("faults/hip_has_what_it_says", hip_has),
     ]);
     for arith in [Arithmetic::Exact, Arithmetic::Int8] {
         for backend in ["cpu", "reference"] {
@@ -107,6 +108,25 @@ fn on_hip(hip: &Hip) -> Result<(), Outcome> {
         failures.push(format!("{} false verdicts", report.counts.false_verdicts));
     }
     all(failures)
+}
+
+/// What the backend says it has is what it takes, at the one op or another.
+fn hip_has() -> Result<(), Outcome> {
+    let model = open(&synth_tiny("Q4_K_M")?)?;
+    let backend = greta_hip::Hip::open(":gfx942", greta_hip::HipOptions::threads(1))?;
+    let (plan, _) = greta_models::Engine::plan(&model, &backend, &EngineOptions::default())?;
+    let (g, q6) = (plan.graph(), TensorDesc::matrix(DType::Q6_K, Dim::Const(256), Dim::Const(256)));
+    let takes = |fault: Fault| {
+        g.nodes().any(|(id, n)| {
+            let Kind::Op(op) = &n.kind else { return false };
+            let descs: Vec<_> = g.operands(id).into_iter().map(|v| g.desc(v)).collect();
+            // The model may have no weight of this type; its ops would take one.
+            let packed: Vec<_> = std::iter::once(&q6).chain(descs.iter().skip(1).copied()).collect();
+            [&descs, &packed].iter().any(|ins| greta_hip::lower::fault::fits(op, ins, fault).is_ok())
+        })
+    };
+    let wrong = Fault::ALL.iter().filter(|f| takes(**f) != backend.faults().contains(f));
+    all(wrong.map(|f| format!("{f}: taken {}, said {}", takes(*f), !takes(*f))).collect())
 }
 
 fn open(path: &Path) -> Result<Arc<Model>, Outcome> {

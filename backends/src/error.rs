@@ -71,6 +71,9 @@ pub enum BackendError {
         /// Why not.
         why: String,
     },
+    /// The caller's [`crate::Interrupt`] stopped a step. Its tokens must be taken out of the cache again, or run again.
+    #[error("interrupted")]
+    Interrupted,
     /// What receives tapped rows could not take one.
     #[error("`{tap}`: {source}")]
     Tap {

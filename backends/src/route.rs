@@ -22,7 +22,8 @@ impl FromStr for RouteRule {
     fn from_str(s: &str) -> Result<Self, String> {
         let bad = || {
             format!(
-                "`{s}` is no route; write PATTERN=KERNEL or PATTERN:PHASE=KERNEL, such as 'blk.*.q:decode=portable'"
+                "`{s}` is no route; write PATTERN=KERNEL, or PATTERN:prefill=KERNEL or PATTERN:decode=KERNEL; a kernel \
+                 that the backend lacks is answered with those it has"
             )
         };
         let (left, kernel) = s.split_once('=').filter(|(l, k)| !l.is_empty() && !k.is_empty()).ok_or_else(bad)?;

@@ -1,6 +1,9 @@
 //! Backend, executable, session: all object-safe, so that a backend is chosen by a string.
 
-use crate::{BackendError, Batch, Injection, KvConfig, KvOps, NoTaps, RouteRule, StepAt, StepOut, TapSink, Want};
+use crate::{
+    BackendError, Batch, Fault, Injection, Interrupt, KvConfig, KvOps, NoTaps, RouteRule, StepAt, StepOut, TapSink,
+    Want,
+};
 use greta_graph::{Pass, Plan};
 use greta_ops::{Op, TensorDesc};
 use serde::Serialize;
@@ -38,11 +41,13 @@ pub struct CompileOptions<'a> {
     pub faults: &'a [Injection],
     /// Told now and then how many bytes of weights are ready, of how many.
     pub progress: Option<&'a dyn Fn(u64, u64)>,
+    /// Asked during steps, by backends whose steps take long, whether to stop: [`BackendError::Interrupted`].
+    pub interrupt: Option<&'a Interrupt>,
 }
 
 impl Default for CompileOptions<'_> {
     fn default() -> Self {
-        CompileOptions { max_tokens: 512, max_rows: 8, routes: &[], faults: &[], progress: None }
+        CompileOptions { max_tokens: 512, max_rows: 8, routes: &[], faults: &[], progress: None, interrupt: None }
     }
 }
 
@@ -76,9 +81,9 @@ pub struct Lowered {
     pub lds: u32,
     /// Arguments, in order.
     pub args: Vec<String>,
-    /// Bytes the op must move, each operand once; with the first kernel of the op.
+    /// Bytes it must move: the op's operands and outputs, each once, and what lies between its kernels.
     pub bytes: u64,
-    /// Operations of the op; with its first kernel.
+    /// Operations, as [`greta_ops::OpSpec::flops`] counts them, and what it takes to fold partial results.
     pub flops: u64,
 }
 
@@ -107,6 +112,11 @@ pub trait Backend: Send + Sync {
 
     /// Names of the kernels that a route rule may force.
     fn kernels(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Faults that [`CompileOptions::faults`] may build into its kernels, each at the nodes it fits.
+    fn faults(&self) -> Vec<Fault> {
         Vec::new()
     }
 

@@ -1,6 +1,9 @@
 //! How errors end the command: what is printed, and the exit code.
 
 use crate::output;
+use greta::ModelError;
+use greta::backends::BackendError;
+use greta::trace::TraceError;
 use std::io;
 use std::process::ExitCode;
 
@@ -12,14 +15,22 @@ pub const INTERRUPTED: u8 = 130;
 #[error("interrupted")]
 pub struct Interrupted;
 
+/// Whether Ctrl-C is what an error tells of, noticed by the command or in the midst of a step.
+pub fn is_interrupted(error: &anyhow::Error) -> bool {
+    error.is::<Interrupted>()
+        || matches!(error.downcast_ref(), Some(TraceError::Interrupted))
+        || matches!(error.downcast_ref(), Some(BackendError::Interrupted))
+        || error.downcast_ref().is_some_and(ModelError::is_interrupted)
+}
+
 /// Whether an error ends the command without a word.
 pub fn is_quiet(error: &anyhow::Error) -> bool {
-    error.is::<Interrupted>() || error.chain().any(is_broken_pipe)
+    is_interrupted(error) || error.chain().any(is_broken_pipe)
 }
 
 /// Prints an error with its causes and gives the exit code.
 pub fn report(error: &anyhow::Error) -> ExitCode {
-    if error.is::<Interrupted>() {
+    if is_interrupted(error) {
         return INTERRUPTED.into();
     }
     if error.chain().any(is_broken_pipe) {

@@ -24,6 +24,11 @@ pub fn install() {
     });
 }
 
+/// Whether Ctrl-C has come since a [`Guard`] was armed.
+pub fn noted() -> bool {
+    STATE.load(Ordering::SeqCst) == HIT
+}
+
 /// While this lives, Ctrl-C is noted instead of obeyed.
 pub struct Guard(());
 
@@ -36,7 +41,7 @@ impl Guard {
 
     /// Whether Ctrl-C has come.
     pub fn hit(&self) -> bool {
-        STATE.load(Ordering::SeqCst) == HIT
+        noted()
     }
 }
 

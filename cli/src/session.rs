@@ -3,7 +3,7 @@
 use crate::args::Common;
 use crate::progress::{Progress, Unit};
 use crate::{default_model, output};
-use greta::backends::Backend;
+use greta::backends::{Backend, Interrupt};
 use greta::chat::Message;
 use greta::tokenizer::{EncodeOptions, Tokenizer};
 use greta::{BackendOptions, Context, Engine, EngineOptions, Model};
@@ -47,6 +47,7 @@ impl Common {
             kv: self.kv.dtype(),
             context: self.context,
             without: self.without.clone(),
+            interrupt: Interrupt::when(crate::interrupt::noted),
             ..EngineOptions::default()
         }
     }

@@ -71,7 +71,8 @@ pub fn split(list: &str) -> Vec<String> {
 /// Kernels forced.
 #[derive(Args, Clone, Debug)]
 pub struct RouteFlags {
-    /// Force a kernel: PATTERN=KERNEL, or PATTERN:PHASE=KERNEL with prefill or decode. Repeatable
+    /// Force a kernel: PATTERN=KERNEL, or PATTERN:PHASE=KERNEL with prefill or decode. On cpu: plain, portable, avx2 …; on
+    /// hip: matvec, matmul, attention-split, attention-tile. Repeatable
     #[arg(long, value_name = "RULE")]
     pub route: Vec<RouteRule>,
 }

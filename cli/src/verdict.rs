@@ -26,8 +26,8 @@ pub fn judged(result: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
 /// Ops that were not judged, listed in a text.
 const SHOWN: usize = 5;
 
-/// A verdict in some lines.
-pub fn text(v: &Verdict, info: &RunInfo) -> String {
+/// A verdict in some lines. `folder`: of a run that was recorded before, perhaps with too little.
+pub fn text(v: &Verdict, info: &RunInfo, folder: bool) -> String {
     let mut out = String::new();
     // Writing to a string can't fail.
     let mut line = |label: &str, text: String| {
@@ -39,7 +39,12 @@ pub fn text(v: &Verdict, info: &RunInfo) -> String {
         VerdictKind::Fault => Stream::Out.paint("31;1", "FAULT"),
         VerdictKind::Incomplete => Stream::Out.paint("33;1", "INCOMPLETE"),
     };
-    line("verdict", format!("{headline}: {} ops in {} rows judged", v.judged, v.rows));
+    // A clean verdict must not be taken for more than it is.
+    let part = match (v.verdict, v.not_judged.len()) {
+        (VerdictKind::Clean, 1..) => " as far as it could be judged",
+        _ => "",
+    };
+    line("verdict", format!("{headline}{part}: {} ops in {} rows judged", v.judged, v.rows));
     match &v.culprit {
         None => line("worst", format!("{:.2} × its bound", v.worst_clean)),
         Some(c) => {
@@ -71,7 +76,11 @@ pub fn text(v: &Verdict, info: &RunInfo) -> String {
         }
     }
     if !v.not_judged.is_empty() {
-        line("not judged", format!("{} ops", v.not_judged.len()));
+        let flags = match folder && info.is_greta() && !v.record_with.is_empty() {
+            true => format!(": they lack what `greta trace {}` records", v.record_with.join(" ")),
+            false => String::new(),
+        };
+        line("not judged", format!("{} ops{flags}", v.not_judged.len()));
         for n in v.not_judged.iter().take(SHOWN) {
             line("", format!("{}: {}", n.node, n.why));
         }

@@ -129,7 +129,7 @@ impl Plan {
         peak
     }
 
-    /// Work of one step, op by op.
+    /// Work of one step, op by op; `at.slots` are the tokens of the sequence once the step is done.
     pub fn costs(&self, at: &Bindings) -> Vec<(NodeId, Cost)> {
         let ops = self.graph.nodes().filter_map(|(id, n)| match &n.kind {
             Kind::Op(op) => Some((id, n, op)),

@@ -1,7 +1,7 @@
 //! A model on a backend, ready to open contexts.
 
 use crate::{Context, Model, ModelError};
-use greta_backend::{Backend, CompileOptions, Executable, Injection, KvConfig, RouteRule, Session};
+use greta_backend::{Backend, CompileOptions, Executable, Injection, Interrupt, KvConfig, RouteRule, Session};
 use greta_graph::{Kind, PassLog, Pipeline, Plan, TapMode, TapRequest};
 use greta_ops::{DType, Op};
 use std::sync::Arc;
@@ -66,6 +66,8 @@ pub struct EngineOptions<'a> {
     pub faults: Vec<Injection>,
     /// Told how many bytes of weights are ready, of how many.
     pub progress: Option<&'a dyn Fn(u64, u64)>,
+    /// Asked during long steps whether to stop.
+    pub interrupt: Interrupt,
 }
 
 impl Default for EngineOptions<'_> {
@@ -84,6 +86,7 @@ impl Default for EngineOptions<'_> {
             routes: Vec::new(),
             faults: Vec::new(),
             progress: None,
+            interrupt: Interrupt::default(),
         }
     }
 }
@@ -117,6 +120,7 @@ impl Engine {
             routes: &o.routes,
             faults: &o.faults,
             progress: o.progress,
+            interrupt: Some(&o.interrupt),
         };
         let exe = backend.compile(plan, model.weights(), options)?;
         Ok(Engine { model, exe, kv: KvConfig { context, sequences: o.sequences }, log })

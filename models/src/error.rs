@@ -120,6 +120,13 @@ pub enum ModelError {
     Sample(#[from] SampleError),
 }
 
+impl ModelError {
+    /// Whether it is no fault: the caller's [`greta_backend::Interrupt`] stopped a step.
+    pub fn is_interrupted(&self) -> bool {
+        matches!(self, ModelError::Backend(BackendError::Interrupted))
+    }
+}
+
 impl From<KvError> for ModelError {
     fn from(e: KvError) -> Self {
         ModelError::Backend(e.into())

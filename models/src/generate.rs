@@ -111,7 +111,7 @@ impl Context {
     }
 
     /// Runs the prompt and gives the logits of its last token. `progress(done, all)` is told after each chunk and
-    /// stops the work by answering `false`; then there are no logits.
+    /// stops the work by answering `false`; then there are no logits, as where the engine's interrupt stopped a step.
     ///
     /// Tokens a prompt shares with what the cache holds are not run again.
     pub fn prefill(
@@ -136,7 +136,10 @@ impl Context {
             let next = &prompt[done..prompt.len().min(done + chunk)];
             let last = done + next.len() == prompt.len();
             let rows = if last { RowsWanted::Last } else { RowsWanted::None };
-            let out = self.run(Phase::Prefill, next, rows)?;
+            let out = match self.run(Phase::Prefill, next, rows) {
+                Err(e) if e.is_interrupted() => return Ok(None),
+                out => out?,
+            };
             if !progress(self.tokens.len(), prompt.len()) && !last {
                 return Ok(None);
             }
@@ -205,7 +208,10 @@ impl Context {
                 if self.tokens.len() >= self.kv.context {
                     break Stop::Context;
                 }
-                logits = self.step(&[last], RowsWanted::Last)?.logits;
+                logits = match self.step(&[last], RowsWanted::Last) {
+                    Err(e) if e.is_interrupted() => break Stop::Interrupted,
+                    out => out?.logits,
+                };
             }
             let history: &[u32] = &self.tokens;
             let id = sampler.sample(&logits, history)?;

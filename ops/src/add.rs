@@ -2,7 +2,7 @@
 
 use crate::case::normal;
 use crate::spec::{arity, one};
-use crate::{Bound, Case, DType, Descs, HostTensor, InferError, OpSpec, Precision, TensorDesc};
+use crate::{Bindings, Bound, Case, DType, Descs, HostTensor, InferError, OpSpec, Precision, TensorDesc};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -37,6 +37,10 @@ impl OpSpec for Add {
 
     fn error_bound(&self, _: &[&HostTensor], outs: &[HostTensor], p: Precision) -> Vec<Bound> {
         vec![outs[0].reals().iter().map(|y| y.abs() * p.unit()).collect()]
+    }
+
+    fn flops(&self, ins: &[&TensorDesc], _: &[TensorDesc], at: &Bindings) -> u64 {
+        ins[0].elements(at) as u64
     }
 
     fn cases() -> Vec<Case> {

@@ -3,7 +3,7 @@
 use crate::case::normal;
 use crate::spec::{arity, attrs, one};
 use crate::{
-    Bindings, Bound, Case, CaseInput, Cost, DType, Data, Descs, HostTensor, InferError, OpSpec, PAGE_TOKENS, Precision,
+    Bindings, Bound, Case, CaseInput, DType, Data, Descs, HostTensor, InferError, OpSpec, PAGE_TOKENS, Precision,
     TensorDesc,
 };
 use half::f16;
@@ -111,11 +111,14 @@ impl OpSpec for Attention {
         vec![bound]
     }
 
-    fn cost(&self, ins: &[&TensorDesc], outs: &[TensorDesc], at: &Bindings) -> Cost {
-        // Context lengths are data; a full cache is the most there can be.
-        let q = ins[0].elements(at) as u64;
-        let cache = (ins[1].bytes(at) + ins[2].bytes(at)) as u64;
-        Cost { flops: 4 * q * at.slots as u64, bytes: cache + 2 * outs[0].bytes(at) as u64 }
+    fn flops(&self, ins: &[&TensorDesc], _: &[TensorDesc], at: &Bindings) -> u64 {
+        // Positions are data. The step is taken for the end of one sequence that fills the slots: its tokens are the
+        // last of them, and each sees the ones at or before it.
+        let tokens = ins[0].rows().at(at);
+        let before = ins[1].rows().at(at).saturating_sub(tokens);
+        let seen = tokens * before + tokens * (tokens + 1) / 2;
+        // Two multiply-adds a value; of a score scale, maximum, difference, exponential and sum; a division an output.
+        (self.heads * (seen * (4 * self.head_dim + 5) + tokens * self.head_dim)) as u64
     }
 
     fn cases() -> Vec<Case> {

@@ -29,7 +29,7 @@ pub struct Bindings {
     pub tokens: usize,
     /// Rows wanted.
     pub rows: usize,
-    /// Slots of the cache.
+    /// Slots of the cache. Where work is counted: tokens of the sequence once the step is done.
     pub slots: usize,
     /// Sequences.
     pub seqs: usize,

@@ -54,9 +54,11 @@ impl OpSpec for Embed {
         vec![vec![0.0; outs[0].reals().len()]]
     }
 
-    fn cost(&self, _: &[&TensorDesc], outs: &[TensorDesc], at: &Bindings) -> Cost {
-        // Rows read and written; the table is not read whole.
-        Cost { flops: 0, bytes: 2 * outs[0].bytes(at) as u64 }
+    fn cost(&self, ins: &[&TensorDesc], outs: &[TensorDesc], at: &Bindings) -> Cost {
+        // The table is not read whole: rows as it packs them.
+        let row = ins[0].dtype.row_bytes(ins[0].cols().at(at)).unwrap_or(0);
+        let bytes = outs[0].rows().at(at) * row + ins[1].bytes(at) + outs[0].bytes(at);
+        Cost { flops: 0, bytes: bytes as u64 }
     }
 
     fn cases() -> Vec<Case> {

@@ -1,10 +1,8 @@
 //! Several ops run as one kernel.
 
 use crate::case::normal;
-use crate::spec::moved;
 use crate::{
-    Bindings, Bound, Case, Cost, Descs, HostTensor, InferError, Op, OpSpec, Precision, Quantize, RmsNorm, Swiglu,
-    TensorDesc,
+    Bindings, Bound, Case, Descs, HostTensor, InferError, Op, OpSpec, Precision, Quantize, RmsNorm, Swiglu, TensorDesc,
 };
 use serde::{Deserialize, Serialize};
 use smallvec::{SmallVec, smallvec};
@@ -141,8 +139,20 @@ impl OpSpec for Fused {
         Quantize {}.carried(&[&first[0]], &err, outs, p)
     }
 
-    fn cost(&self, ins: &[&TensorDesc], outs: &[TensorDesc], at: &Bindings) -> Cost {
-        Cost { flops: 0, bytes: moved(ins, outs, at) }
+    fn flops(&self, ins: &[&TensorDesc], _: &[TensorDesc], at: &Bindings) -> u64 {
+        let (mut done, mut flops) = (Vec::<Descs>::with_capacity(self.steps.len()), 0);
+        for step in &self.steps {
+            let operand = |s: &Source| match *s {
+                Source::Operand(i) => ins[i],
+                Source::Step(i, out) => &done[i][out],
+            };
+            let operands: Vec<&TensorDesc> = step.ins.iter().map(operand).collect();
+            // What does not fit was refused when the graph was built.
+            let Ok(outs) = step.op.spec().infer(&operands) else { return flops };
+            flops += step.op.spec().flops(&operands, &outs, at);
+            done.push(outs);
+        }
+        flops
     }
 
     fn cases() -> Vec<Case> {

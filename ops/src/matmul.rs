@@ -1,9 +1,9 @@
 //! Products with a weight matrix.
 
 use crate::case::{normal, weight_types, weights};
-use crate::spec::{arity, moved, one};
+use crate::spec::{arity, one};
 use crate::{
-    ACT_BLOCK, Bindings, Bound, Case, CaseInput, Cost, DType, Data, Descs, HostTensor, InferError, OpSpec, Precision,
+    ACT_BLOCK, Bindings, Bound, Case, CaseInput, DType, Data, Descs, HostTensor, InferError, OpSpec, Precision,
     Quantize, TensorDesc, quant,
 };
 use serde::{Deserialize, Serialize};
@@ -97,9 +97,8 @@ impl OpSpec for MatMul {
         vec![bound]
     }
 
-    fn cost(&self, ins: &[&TensorDesc], outs: &[TensorDesc], at: &Bindings) -> Cost {
-        let k = ins[0].cols().at(at) as u64;
-        Cost { flops: 2 * k * outs[0].elements(at) as u64, bytes: moved(ins, outs, at) }
+    fn flops(&self, ins: &[&TensorDesc], outs: &[TensorDesc], at: &Bindings) -> u64 {
+        2 * (ins[0].cols().at(at) * outs[0].elements(at)) as u64
     }
 
     fn cases() -> Vec<Case> {

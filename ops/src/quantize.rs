@@ -2,7 +2,7 @@
 
 use crate::case::normal;
 use crate::spec::{arity, attrs};
-use crate::{ACT_BLOCK, Bound, Case, DType, Descs, HostTensor, InferError, OpSpec, Precision, TensorDesc};
+use crate::{ACT_BLOCK, Bindings, Bound, Case, DType, Descs, HostTensor, InferError, OpSpec, Precision, TensorDesc};
 use serde::{Deserialize, Serialize};
 use smallvec::smallvec;
 use std::fmt;
@@ -73,6 +73,11 @@ impl OpSpec for Quantize {
 
     fn error_bound(&self, ins: &[&HostTensor], outs: &[HostTensor], p: Precision) -> Vec<Bound> {
         self.carried(ins, &vec![0.0; ins[0].reals().len()], outs, p)
+    }
+
+    fn flops(&self, ins: &[&TensorDesc], _: &[TensorDesc], at: &Bindings) -> u64 {
+        // Magnitude and maximum, product and rounding.
+        4 * ins[0].elements(at) as u64
     }
 
     fn cases() -> Vec<Case> {

@@ -2,7 +2,7 @@
 
 use crate::case::normal;
 use crate::spec::{arity, attrs, one};
-use crate::{Bound, Case, DType, Descs, HostTensor, InferError, OpSpec, Precision, TensorDesc};
+use crate::{Bindings, Bound, Case, DType, Descs, HostTensor, InferError, OpSpec, Precision, TensorDesc};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -59,6 +59,11 @@ impl OpSpec for RmsNorm {
         // Half the relative error of the sum of squares (the root halves it), then root, division and two products.
         let rel = p.dot(ins[0].cols()) / 2.0 + 5.0 * p.unit();
         vec![outs[0].reals().iter().map(|y| y.abs() * rel).collect()]
+    }
+
+    fn flops(&self, ins: &[&TensorDesc], _: &[TensorDesc], at: &Bindings) -> u64 {
+        // Square and sum, two products; a row's mean, epsilon, root and division are few beside them.
+        4 * ins[0].elements(at) as u64
     }
 
     fn cases() -> Vec<Case> {

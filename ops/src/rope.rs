@@ -2,7 +2,7 @@
 
 use crate::case::normal;
 use crate::spec::{arity, attrs, one};
-use crate::{Bound, Case, DType, Descs, Dim, HostTensor, InferError, OpSpec, Precision, TensorDesc};
+use crate::{Bindings, Bound, Case, DType, Descs, Dim, HostTensor, InferError, OpSpec, Precision, TensorDesc};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -136,6 +136,12 @@ impl OpSpec for Rope {
             bound[b] = e;
         });
         vec![bound]
+    }
+
+    fn flops(&self, ins: &[&TensorDesc], _: &[TensorDesc], at: &Bindings) -> u64 {
+        // Four products and two sums a pair; sines and cosines are looked up.
+        let heads = ins[0].elements(at) / self.head_dim;
+        (heads * self.dims / 2 * 6) as u64
     }
 
     fn cases() -> Vec<Case> {

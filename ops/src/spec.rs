@@ -25,9 +25,14 @@ pub trait OpSpec: fmt::Display {
     /// [`OpSpec::reference`] gave for the same operands.
     fn error_bound(&self, ins: &[&HostTensor], outs: &[HostTensor], p: Precision) -> Vec<Bound>;
 
+    /// Operations of the definition at these sizes: of arithmetic alone, none for moving, storing or unpacking values.
+    fn flops(&self, _ins: &[&TensorDesc], _outs: &[TensorDesc], _at: &Bindings) -> u64 {
+        0
+    }
+
     /// Operations done and bytes moved at these sizes.
     fn cost(&self, ins: &[&TensorDesc], outs: &[TensorDesc], at: &Bindings) -> Cost {
-        Cost { flops: 0, bytes: moved(ins, outs, at) }
+        Cost { flops: self.flops(ins, outs, at), bytes: moved(ins, outs, at) }
     }
 
     /// The cases that tests judge and benches time.
@@ -71,7 +76,7 @@ pub type Bound = Vec<f64>;
 /// Work of one op in one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// Floating-point or integer operations; a multiply-add is two.
+    /// Floating-point or integer operations; a multiply-add is two, a division, root or exponential one.
     pub flops: u64,
     /// Bytes read and written, each operand once.
     pub bytes: u64,

@@ -3,7 +3,7 @@
 use crate::add::same_f32;
 use crate::case::normal;
 use crate::spec::arity;
-use crate::{Bound, Case, Descs, HostTensor, InferError, OpSpec, Precision, TensorDesc};
+use crate::{Bindings, Bound, Case, Descs, HostTensor, InferError, OpSpec, Precision, TensorDesc};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -42,6 +42,11 @@ impl OpSpec for Swiglu {
         let flush = f64::from(f32::MIN_POSITIVE);
         let up = ins[1].reals();
         vec![outs[0].reals().iter().zip(up).map(|(y, u)| 7.0 * p.unit() * y.abs() + flush * (1.0 + u.abs())).collect()]
+    }
+
+    fn flops(&self, ins: &[&TensorDesc], _: &[TensorDesc], at: &Bindings) -> u64 {
+        // Sign, exponential, sum, division, product.
+        5 * ins[0].elements(at) as u64
     }
 
     fn cases() -> Vec<Case> {

@@ -9,6 +9,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         Trial::test("cli/faults/chapter", chapter),
         Trial::test("cli/faults/list", list),
+        Trial::test("cli/faults/not_available", not_available),
         Trial::test("cli/verify/nan_in_a_norm_weight", nan_in_a_norm_weight),
         Trial::test("cli/verify/strict_and_incomplete", strict),
         Trial::test("cli/verify/bundle_folder", bundle_folder),
@@ -59,7 +60,34 @@ fn list() -> Result<(), Failed> {
     let v = greta(&["faults", "list", "--json"])?.code(0)?.json()?;
     let names: Vec<&str> = v.as_array().into_iter().flatten().filter_map(|f| f["fault"].as_str()).collect();
     let unknown = v.as_array().into_iter().flatten().filter(|f| f["class"] == "UNKNOWN").count();
-    check(names.contains(&"tile-transposed") && names.contains(&"bos-missing") && unknown >= 10, || v.to_string())
+    check(names.contains(&"tile-transposed") && names.contains(&"bos-missing") && unknown >= 10, || v.to_string())?;
+    check(v[0]["available"].is_null(), || v[0].to_string())?;
+    // What a backend has, and how many of those are in kernels.
+    for (backend, kernels) in [("cpu", names.len() - 1), ("hip:gfx942", 10), ("reference", 0)] {
+        let v = greta(&["faults", "list", "-b", backend, "--json"])?.code(0)?.json()?;
+        let has = v.as_array().into_iter().flatten().filter(|f| f["available"] == true).count();
+        check(has == kernels + 1, || format!("{backend} has {has}"))?;
+    }
+    let table = greta(&["faults", "list", "-b", "hip:gfx942"])?.code(0)?.out;
+    let row = |fault: &str| table.lines().find(|l| l.starts_with(fault)).map_or("", |l| l[fault.len()..].trim());
+    check(row("gqa-map").starts_with("yes") && row("eps ").starts_with("no"), || table.clone())
+}
+
+/// A fault that the backend lacks is no fault without effect: it is said, and nothing else depends on it.
+fn not_available() -> Result<(), Failed> {
+    let base = ["faults", "run", "-b", "reference", "--prompts", "p4_sys", "--longest", "4", "--faults"];
+    let some = greta(&[&base[..], &["bos-missing,eps"]].concat())?.code(0)?;
+    let said = "not available on reference";
+    check(some.err.contains("eps") && some.err.contains(said) && some.out.contains("reference: eps"), || {
+        some.out.clone() + &some.err
+    })?;
+    check(!some.out.contains("never eligible"), || some.out.clone())?;
+    let none = greta(&[&base[..], &["eps,gqa-map"]].concat())?.code(2)?;
+    check(none.err.contains(said) && none.err.contains("gqa-map, eps"), || none.err.clone())?;
+    let v = greta(&[&base[..], &["bos-missing,eps", "--json"]].concat())?.code(0)?.json()?;
+    check(v["not_available"] == serde_json::json!(["eps"]) && v["total"] == 1 && v["backend"] == "reference", || {
+        v.to_string()
+    })
 }
 
 fn bad() -> Result<(), Failed> {
@@ -110,7 +138,9 @@ fn strict() -> Result<(), Failed> {
     let dir = recorded("verify-strict", &[])?;
     let v = greta(&["verify", "--run", text(&dir), "--json"])?.code(0)?.json()?;
     check(v["verdict"] == "CLEAN" && v["not_judged"].as_array().is_some_and(|n| !n.is_empty()), || v.to_string())?;
-    greta(&["verify", "--run", text(&dir), "--strict"])?.code(2)?;
+    check(v["record_with"] == serde_json::json!(["--rows all"]), || v["record_with"].to_string())?;
+    let said = greta(&["verify", "--run", text(&dir), "--strict"])?.code(2)?.out;
+    check(said.contains("CLEAN as far as it could be judged") && said.contains("greta trace --rows all"), || said)?;
     let whole = recorded("verify-whole", &["--rows", "all"])?;
     greta(&["verify", "--run", text(&whole), "--strict"])?.code(0)?;
     let run = fs::read_to_string(whole.join("run.json"))?.replace("\"complete\"", "\"incomplete\"");

@@ -11,10 +11,10 @@ use std::path::PathBuf;
 pub enum TraceError {
     /// The model can't be used.
     #[error(transparent)]
-    Model(#[from] ModelError),
+    Model(ModelError),
     /// The backend could not run a step.
     #[error(transparent)]
-    Backend(#[from] BackendError),
+    Backend(BackendError),
     /// A graph can't be built or tapped.
     #[error(transparent)]
     Graph(#[from] BuildError),
@@ -78,6 +78,19 @@ pub enum TraceError {
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// Being stopped is one thing, wherever the work was.
+impl From<BackendError> for TraceError {
+    fn from(e: BackendError) -> Self {
+        if matches!(e, BackendError::Interrupted) { TraceError::Interrupted } else { TraceError::Backend(e) }
+    }
+}
+
+impl From<ModelError> for TraceError {
+    fn from(e: ModelError) -> Self {
+        if e.is_interrupted() { TraceError::Interrupted } else { TraceError::Model(e) }
+    }
 }
 
 /// Wraps an I/O error with the path and what was being done.

@@ -17,7 +17,7 @@ pub mod simd;
 mod taps;
 mod weights;
 
-use greta_backend::{Backend, BackendError, CompileOptions, Executable, Weights};
+use greta_backend::{Backend, BackendError, CompileOptions, Executable, Fault, Weights};
 use greta_graph::{Pass, Plan};
 use greta_ops::{Op, TensorDesc};
 use pool::Pool;
@@ -77,6 +77,11 @@ impl Backend for Cpu {
 
     fn kernels(&self) -> Vec<String> {
         Level::available().iter().map(|l| l.name()).chain([plain::NAME]).map(String::from).collect()
+    }
+
+    fn faults(&self) -> Vec<Fault> {
+        // That one is in the prompt, in no kernel.
+        Fault::ALL.iter().copied().filter(|f| *f != Fault::BosMissing).collect()
     }
 
     fn wants(&self, _: &dyn Pass) -> bool {

@@ -8,7 +8,7 @@ use crate::memory::DeviceBuffer;
 use crate::session::HipSession;
 use crate::taps::TapPoint;
 use greta_backend::{
-    BackendError, CompileOptions, Executable, Injection, KvConfig, Phase, RouteRule, Session, Weights,
+    BackendError, CompileOptions, Executable, Injection, Interrupt, KvConfig, Phase, RouteRule, Session, Weights,
 };
 use greta_graph::{Graph, Kind, NodeId, Plan, StateRole, Value};
 use greta_ops::{Bindings, DType, HostTensor, Op, TensorDesc};
@@ -40,6 +40,8 @@ pub(crate) struct Compiled {
     pub max_rows: usize,
     /// Whether decode steps are captured and replayed.
     pub graphs: bool,
+    /// Asked between launches.
+    pub interrupt: Interrupt,
 }
 
 /// A launch with its kernel loaded.
@@ -91,6 +93,7 @@ pub(crate) fn compile(
         max_tokens,
         max_rows,
         graphs,
+        interrupt: options.interrupt.cloned().unwrap_or_default(),
     };
     Ok(Arc::new(compiled))
 }
@@ -218,6 +221,8 @@ impl Compiled {
     /// Loads the kernels of some launches.
     pub fn ready(&self, node: &str, launches: Vec<Launch>) -> Result<Vec<Ready>, BackendError> {
         let load = |launch: Launch| {
+            // To compile a kernel takes a while too.
+            self.interrupt.check()?;
             let function = self.device.function(&launch.source, launch.kernel);
             let function = function.map_err(|e| self.kernel_error(node, launch.kernel, &e))?;
             Ok(Ready { function, launch })

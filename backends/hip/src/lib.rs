@@ -26,7 +26,7 @@ use driver::gpu::{Amd, Gpu, Nvidia};
 use driver::sim::Sim;
 use driver::{Device, Driver, DriverError};
 use greta_backend::{
-    Backend, BackendError, CompileOptions, Executable, KernelProfile, Lowered, RouteRule, StepSize, Weights,
+    Backend, BackendError, CompileOptions, Executable, Fault, KernelProfile, Lowered, RouteRule, StepSize, Weights,
 };
 use greta_graph::{Pass, Plan};
 use greta_ops::{Op, TensorDesc};
@@ -127,6 +127,10 @@ impl Backend for Hip {
 
     fn kernels(&self) -> Vec<String> {
         lower::ROUTES.iter().map(|r| r.to_string()).collect()
+    }
+
+    fn faults(&self) -> Vec<Fault> {
+        lower::fault::FAULTS.to_vec()
     }
 
     fn wants(&self, _: &dyn Pass) -> bool {

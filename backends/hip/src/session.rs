@@ -144,6 +144,7 @@ impl HipSession {
         if is_empty(&ready.launch.size) {
             return Ok(());
         }
+        self.model.interrupt.check()?;
         let args = pack(&ready.launch, |b| self.address(b));
         stream
             .launch(ready.function, ready.launch.size, &args)

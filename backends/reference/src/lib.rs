@@ -7,8 +7,8 @@
 mod taps;
 
 use greta_backend::{
-    Backend, BackendError, Batch, CompileOptions, Executable, KvConfig, KvError, KvOps, PageTable, Session, StepAt,
-    StepOut, TapSink, Want, Weights,
+    Backend, BackendError, Batch, CompileOptions, Executable, Interrupt, KvConfig, KvError, KvOps, PageTable, Session,
+    StepAt, StepOut, TapSink, Want, Weights,
 };
 use greta_graph::{Graph, Input, Kind, NodeId, Pass, Plan, Value};
 use greta_ops::{HostTensor, Op, PAGE_TOKENS, TensorDesc};
@@ -68,7 +68,9 @@ impl Backend for Reference {
                 tensors.insert(id, HostTensor::from_bytes(&shape, view.desc.dtype, bytes));
             }
         }
-        Ok(Arc::new(Compiled { plan, tensors, limits: (options.max_tokens, options.max_rows) }))
+        let (limits, interrupt) =
+            ((options.max_tokens, options.max_rows), options.interrupt.cloned().unwrap_or_default());
+        Ok(Arc::new(Compiled { plan, tensors, limits, interrupt }))
     }
 }
 
@@ -76,6 +78,7 @@ struct Compiled {
     plan: Plan,
     tensors: HashMap<NodeId, HostTensor>,
     limits: (usize, usize),
+    interrupt: Interrupt,
 }
 
 impl Executable for Compiled {
@@ -164,6 +167,7 @@ impl Session for Running {
                 }
                 Kind::State { .. } => vec![self.cache.states[&id].clone()],
                 Kind::Op(op) => {
+                    self.model.interrupt.check()?;
                     let ins = graph.operands(id);
                     let ins: Vec<&HostTensor> =
                         ins.iter().map(|v| values.get(v).unwrap_or_else(|| &self.model.tensors[&v.node])).collect();

@@ -262,7 +262,7 @@ impl Run {
         whys.chain(d.why.iter().cloned()).for_each(|why| out += &format!("{why}\n"));
         out.push('\n');
         match (&self.judged, &self.info) {
-            (Ok(v), Some(info)) => out += &verdict::text(v, info),
+            (Ok(v), Some(info)) => out += &verdict::text(v, info, true),
             (Err(why), _) => out += &format!("not judged: {why}\n"),
             (Ok(_), None) => {}
         }

@@ -22,6 +22,8 @@ use std::process::ExitCode;
 /// One backend and arithmetic: equal to the bit, else DIFFERS. Another backend or kernel: WITHIN_BOUNDS if a value
 /// that differs though its operands are equal is within twice its op's bound, and all are within --tolerance. Another arithmetic, or a foreign engine:
 /// EXPECTED_DRIFT if every value's relative L2 distance is within --drift, and none jumps.
+///
+/// In a prompt's table `at` is where the largest absolute difference is: A's step, its position, and the column.
 #[derive(clap::Args, Debug)]
 #[command(
     name = "diff",
@@ -226,9 +228,17 @@ fn prompt_row(p: &PromptDiff) -> Vec<String> {
     ]
 }
 
+/// Where a value's largest difference is: step, position and column.
+fn place(n: &NodeDiff) -> String {
+    let rows = n.rows.iter().filter_map(|r| Some((r, r.metrics.as_ref().filter(|m| m.max_abs > 0.0)?)));
+    let worst = rows.max_by(|a, b| a.1.max_abs.total_cmp(&b.1.max_abs));
+    worst.map_or("–".into(), |(r, m)| format!("{} {}, {}", r.at_a.phase_name(), r.at_a.position, m.max_at))
+}
+
 fn nodes(p: &PromptDiff, list: &[&NodeDiff], rule: Rule) -> String {
-    let mut rows =
-        vec![["", "node", "op", "MAE", "max abs", "rel L2", "cosine", "max ulp", "÷ bound"].map(String::from).to_vec()];
+    let mut rows = vec![
+        ["", "node", "op", "MAE", "max abs", "at", "rel L2", "cosine", "max ulp", "÷ bound"].map(String::from).to_vec(),
+    ];
     rows.extend(list.iter().map(|n| {
         let mark = match (Some(&n.node) == p.first_mismatch.as_ref(), n.over, n.equal) {
             (true, ..) => ">>",
@@ -244,7 +254,7 @@ fn nodes(p: &PromptDiff, list: &[&NodeDiff], rule: Rule) -> String {
         let cosine = n.cosine.map_or("–".into(), |c| format!("{c:.9}"));
         let ulp = n.max_ulp.map_or("–".into(), |u| if u >> 32 > 0 { "NaN".into() } else { u.to_string() });
         let (mae, max, rel) = (optional(n.mae), optional(n.max_abs), optional(n.rel_l2));
-        vec![text(mark), n.node.clone(), n.op.clone(), mae, max, rel, cosine, ulp, optional(n.bound_ratio)]
+        vec![text(mark), n.node.clone(), n.op.clone(), mae, max, place(n), rel, cosine, ulp, optional(n.bound_ratio)]
     }));
     let limit = match rule {
         Rule::Bits => "; every bit counts",
@@ -253,7 +263,7 @@ fn nodes(p: &PromptDiff, list: &[&NodeDiff], rule: Rule) -> String {
     format!(
         "\n{}{limit}\n{}",
         p.prompt,
-        output::table(&rows, &[false, false, false, true, true, true, true, true, true])
+        output::table(&rows, &[false, false, false, true, true, false, true, true, true, true])
     )
 }
 

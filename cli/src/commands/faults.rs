@@ -31,6 +31,9 @@ enum What {
 /// List the faults, where each is put, and what is to be said of it
 #[derive(clap::Args, Debug)]
 struct List {
+    /// Also show which of them this backend has
+    #[arg(short, long, value_name = "NAME")]
+    backend: Option<String>,
     /// Print one JSON value on standard output and nothing else
     #[arg(long)]
     json: bool,
@@ -40,13 +43,15 @@ struct List {
 ///
 /// A cell is a fault in the first, middle or last layer, on a prompt. It counts where the fault moves the op's output on
 /// clean inputs by more than twice its error bound; other cells are listed as `no effect`. Faults that need weights of a
-/// type the model does not have get a synthetic model; without -m every fault does, whatever GRETA_MODEL says.
+/// type the model does not have get a synthetic model; without -m every fault does, whatever GRETA_MODEL says. Faults that
+/// the backend does not have are not run: they are listed as `not available` and count nowhere.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Exit codes: 0 every promised figure is reached, 1 one is not, 2 could not judge.
 
 Examples:
   greta faults run                                # synthetic models
   greta faults run --faults eps,gqa-map --layers first --prompts p4_sys
+  greta faults run -b hip:sim --layers middle --prompts p6_long --longest 40   # the faults that hip:sim has
   greta faults run -m model.gguf --json > faults.json")]
 struct Run {
     /// Faults to run [default: all, and pairs]
@@ -68,13 +73,14 @@ struct Run {
 /// Record a run with a fault built in
 ///
 /// The run folder is that of `greta trace`, which has the same flags, and says which fault it holds: something to learn
-/// on, to try a script on, or to show what a fault looks like. No other command builds faults into runs.
+/// on, to try a script on, or to show what a fault looks like. No other command builds faults into runs. `greta verify --run`
+/// needs `--rows all` to judge attention, which reads every row of the prompt.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Exit codes: 0 done, 1 error, 2 wrong usage, 130 stopped by Ctrl-C.
 
 Examples:
-  greta faults trace --fault operands-transposed -o broken && greta diff broken
-  greta faults trace --fault gqa-map --layer 3 --prompts p4_sys -o broken && greta verify --run broken
+  greta faults trace --fault operands-transposed --rows all -o broken && greta diff broken
+  greta faults trace --fault gqa-map --layer 3 --prompts p4_sys --rows all -o broken && greta verify --run broken
   greta faults trace --fault k-truncated --node blk.0.v --param 64 -o broken --force")]
 struct TraceFault {
     /// The fault; `greta faults list` has them
@@ -121,11 +127,15 @@ impl List {
             (true, p) => p.into(),
             (false, p) => format!("blk.N.{p}"),
         };
+        let options = greta::BackendOptions::default();
+        let backend = self.backend.as_ref().map(|b| greta::backend(b, &options)).transpose()?;
+        let has = |e: &faults::Entry| backend.as_ref().map(|b| faults::available(&**b, e.fault));
         if self.json {
             let rows = CORPUS.iter().map(|e| {
                 serde_json::json!({
                     "fault": e.fault.name(), "about": e.fault.about(), "node": place(e), "class": e.class,
                     "hypotheses": e.hypotheses, "phase": e.phase, "needs": e.needs.map(|t| t.name()),
+                    "available": has(e),
                 })
             });
             json::print(&rows.collect::<Vec<_>>().into())?;
@@ -135,7 +145,12 @@ impl List {
         rows.extend(
             CORPUS.iter().map(|e| vec![e.fault.name().into(), place(e), e.class.to_string(), e.fault.about().into()]),
         );
-        output::print(&output::table(&rows, &[false, false, false, false]))?;
+        if let Some(name) = &self.backend {
+            rows[0].insert(1, format!("on {name}"));
+            let word = |e: &faults::Entry| if has(e) == Some(true) { "yes" } else { "no" };
+            rows.iter_mut().skip(1).zip(CORPUS).for_each(|(row, e)| row.insert(1, word(e).into()));
+        }
+        output::print(&output::table(&rows, &vec![false; rows[0].len()]))?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -150,6 +165,11 @@ impl Run {
             model: self.common.model.clone(),
             longest: self.longest,
         };
+        let lacking: Vec<&str> =
+            self.faults.iter().filter(|f| !faults::available(&*backend, **f)).map(|f| f.name()).collect();
+        if !lacking.is_empty() && lacking.len() < self.faults.len() {
+            output::warn(&format!("not available on {}, and not run: {}", backend.name(), lacking.join(", ")));
+        }
         let scratch = std::env::temp_dir().join(format!("greta-faults-{}", std::process::id()));
         std::fs::create_dir_all(&scratch).with_context(|| format!("{}: can't be made", scratch.display()))?;
         let guard = Guard::arm();
@@ -226,6 +246,9 @@ fn text(r: &FaultReport) -> String {
     }
     for name in &r.never_eligible {
         out += &format!("never eligible: {name}\n");
+    }
+    if !r.not_available.is_empty() {
+        out += &format!("not available on {}: {}\n", r.backend, r.not_available.join(", "));
     }
     out + &format!("false verdicts: {}\n", r.counts.false_verdicts)
 }

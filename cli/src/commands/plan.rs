@@ -1,9 +1,10 @@
 //! `greta plan`: which kernels a step takes.
 
 use crate::args::Common;
+use crate::taps::RouteFlags;
 use crate::{json, output};
 use greta::Engine;
-use greta::backends::{Lowered, RouteRule, StepSize};
+use greta::backends::{Lowered, Phase, StepSize};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -12,12 +13,22 @@ use std::process::ExitCode;
 ///
 /// Lowering is a pure function of the graph and the step's size: no weight is read and no device is needed. A backend that
 /// runs ops without launches of kernels, such as cpu, has no such list; `greta graph --plan` shows its buffers.
+///
+/// Bytes are what a kernel must move: operands and outputs once each. Of a KV cache they are the rows that the step's tokens
+/// can see, of an embedding table the rows looked up, as it packs them; partial results between an op's kernels are written
+/// and read. Caches may make a kernel read more or less; `greta profile` counts what lanes ask for.
+///
+/// Operations are those of the op's definition, not the kernel's instructions: a multiply-add is two, a division, root or
+/// exponential one; unpacking weights and moving values are none. Of attention they are those of the keys each token sees.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Examples:
+#[command(
+    mut_arg("context", |a| a.help("Most tokens of a sequence [default: the model's; a plan takes no memory]")),
+    after_help = "Examples:
   greta plan -b hip:gfx942                        # a decode step
   greta plan -b hip:gfx942 --tokens 512 | less    # a chunk of a prompt
   greta plan -b hip:gfx942 --depth 4096           # a decode step deep in a context
-  greta plan -b hip:gfx942 --route 'blk.*.q=matmul' --json")]
+  greta plan -b hip:gfx942 --route 'blk.*.q=matmul' --json"
+)]
 pub struct PlanCommand {
     /// Tokens of the step
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -28,9 +39,8 @@ pub struct PlanCommand {
     /// Tokens of the sequence before the step
     #[arg(long, value_name = "N", default_value_t = 0)]
     depth: usize,
-    /// Force a kernel: PATTERN=KERNEL or PATTERN:PHASE=KERNEL
-    #[arg(long, value_name = "RULE")]
-    route: Vec<RouteRule>,
+    #[command(flatten)]
+    routes: RouteFlags,
     #[command(flatten)]
     common: Common,
 }
@@ -47,12 +57,17 @@ impl PlanCommand {
         let backend = self.common.open_backend()?;
         let (plan, _) = Engine::plan(&model, &*backend, &self.common.engine_options())?;
         let at = StepSize { tokens: self.tokens, rows: self.rows, context };
-        let Some(launches) = backend.lowering(&plan, &at, &self.route)? else {
+        let Some(launches) = backend.lowering(&plan, &at, &self.routes.route)? else {
             anyhow::bail!(
                 "backend `{}` has no kernels to launch; use -b hip:gfx942, or `greta graph --plan` for buffers",
                 backend.name()
             );
         };
+        let phase = if self.tokens == 1 { Phase::Decode } else { Phase::Prefill };
+        for rule in self.routes.route.iter().filter(|r| r.phase.is_some_and(|p| p != phase)) {
+            let text = format!("--route {rule} changes nothing here: this is a {} step", phase.name());
+            output::note("note", "36;1", &text);
+        }
         if self.common.json {
             json::print(&json!({
                 "backend": self.common.backend,

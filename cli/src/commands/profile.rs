@@ -1,10 +1,12 @@
 //! `greta profile`: what each kernel costs.
 
 use crate::args::Common;
+use crate::errors::Interrupted;
 use crate::progress::{Progress, Unit};
+use crate::taps::RouteFlags;
 use crate::{interrupt, json, output};
-use greta::EngineOptions;
-use greta::backends::KernelProfile;
+use greta::backends::{KernelProfile, RowsWanted};
+use greta::{Context, EngineOptions};
 use serde_json::json;
 use std::process::ExitCode;
 
@@ -13,10 +15,17 @@ use std::process::ExitCode;
 /// Runs a prompt and some decode steps on the backend and adds up, kernel by kernel, what its driver counts. On hip:sim these
 /// are the instructions of the machine code that a gfx942 would execute, and the bytes its lanes ask memory for: a
 /// kernel's cost without a GPU. Times there are the emulator's, not a GPU's.
+///
+/// Columns: `runs` are launches, `seconds` the time of the host, which says nothing of a GPU's. `instr` are instructions that
+/// a wave of 64 lanes executed, all of them; then those of the vector unit (`valu`), the scalar unit (`salu`), the matrix
+/// cores (`mfma`), integer dot products (`dot`) and shared memory (`lds`). `conflicts` are the cycles that lanes waited for
+/// each other at banks of shared memory. `read` and `written` are the bytes lanes asked memory for, as if there were no cache.
+/// --json has more counters.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   greta profile -b hip:sim
   greta profile -b hip:sim -p 64 -n 0      # a prompt of 64 tokens alone
+  greta profile -b hip:sim -p 0 -n 1 --depth 200 --route 'blk.*.attn=attention-tile'
   greta profile -b hip:sim -p 0 -n 1 --json | jq '.kernels[0]'")]
 pub struct ProfileCommand {
     /// Tokens of the prompt
@@ -25,6 +34,11 @@ pub struct ProfileCommand {
     /// Decode steps after it
     #[arg(short = 'n', long, value_name = "N", default_value_t = 1)]
     decode: usize,
+    /// Tokens of the sequence before all this; they are run, which takes its time, and not counted
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    depth: usize,
+    #[command(flatten)]
+    routes: RouteFlags,
     #[command(flatten)]
     common: Common,
 }
@@ -32,34 +46,44 @@ pub struct ProfileCommand {
 impl ProfileCommand {
     /// Runs the command.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let steps = self.prompt + self.decode;
-        anyhow::ensure!(steps > 0, "-p 0 -n 0: nothing to run");
+        anyhow::ensure!(self.prompt + self.decode > 0, "-p 0 -n 0: nothing to run");
         let model = self.common.open()?;
-        let options = EngineOptions { max_tokens: self.prompt.clamp(1, 512), ..self.common.engine_options() };
+        let options = EngineOptions {
+            max_tokens: self.prompt.max(self.depth).clamp(1, 512),
+            routes: self.routes.route.clone(),
+            ..self.common.engine_options()
+        };
         let mut loaded = self.common.load(&model, options)?;
-        anyhow::ensure!(
-            steps <= loaded.engine.context_size(),
-            "-p and -n: the context is {}",
-            loaded.engine.context_size()
-        );
-        loaded.backend.count(true);
+        let (all, most) = (self.depth + self.prompt + self.decode, loaded.engine.context_size());
+        anyhow::ensure!(all <= most, "-p, -n and --depth: the context is {most}");
         let guard = interrupt::Guard::arm();
         let progress = Progress::new("profiling", Unit::Things("tokens"));
         // Ids that any vocabulary has, different from each other as far as it goes.
         let vocab = u32::try_from(model.vocab()).unwrap_or(u32::MAX).max(1);
-        let tokens: Vec<u32> = (0..steps as u32).map(|i| i.wrapping_mul(7919) % vocab).collect();
-        let (prompt, decode) = tokens.split_at(self.prompt);
-        let mut done = 0;
-        for part in std::iter::once(prompt).chain(decode.chunks(1)).filter(|p| !p.is_empty()) {
-            loaded.context.prefill(part, &mut |_, _| !guard.hit())?;
-            done += part.len();
-            progress.set(done as u64, steps as u64);
+        let tokens: Vec<u32> = (0..all as u32).map(|i| i.wrapping_mul(7919) % vocab).collect();
+        let prefill = |context: &mut Context, n: usize| -> anyhow::Result<()> {
+            if n > 0 {
+                // What the cache holds already is not run again.
+                context.prefill(&tokens[..n], &mut |_, _| !guard.hit())?;
+            }
+            progress.set(n as u64, all as u64);
+            if guard.hit() { Err(Interrupted.into()) } else { Ok(()) }
+        };
+        prefill(&mut loaded.context, self.depth)?;
+        loaded.backend.count(true);
+        let before = loaded.backend.profile();
+        if self.prompt > 0 {
+            prefill(&mut loaded.context, self.depth + self.prompt)?;
+        }
+        for n in self.depth + self.prompt..all {
+            loaded.context.step(&tokens[n..=n], RowsWanted::Last)?;
+            progress.set(n as u64 + 1, all as u64);
             if guard.hit() {
-                return Ok(ExitCode::from(crate::errors::INTERRUPTED));
+                return Err(Interrupted.into());
             }
         }
         drop(progress);
-        let kernels = loaded.backend.profile();
+        let kernels = since(&before, loaded.backend.profile());
         anyhow::ensure!(
             !kernels.is_empty(),
             "backend `{}` counts nothing; use -b hip:sim, or `greta bench` for speed",
@@ -72,6 +96,7 @@ impl ProfileCommand {
                 "device": loaded.backend.describe(),
                 "prompt": self.prompt,
                 "decode": self.decode,
+                "depth": self.depth,
                 "kernels": rows,
             }))?;
         } else {
@@ -79,6 +104,22 @@ impl ProfileCommand {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// What was counted after `before`.
+fn since(before: &[KernelProfile], now: Vec<KernelProfile>) -> Vec<KernelProfile> {
+    let less = |mut k: KernelProfile| {
+        if let Some(b) = before.iter().find(|b| (&b.module, &b.kernel) == (&k.module, &k.kernel)) {
+            k.launches -= b.launches.min(k.launches);
+            k.seconds = (k.seconds - b.seconds).max(0.0);
+            for (name, n) in &mut k.counters {
+                let was = b.counters.iter().find(|c| c.0 == *name).map_or(0, |c| c.1);
+                *n -= was.min(*n);
+            }
+        }
+        k
+    };
+    now.into_iter().map(less).filter(|k| k.launches > 0).collect()
 }
 
 fn row_json(k: &KernelProfile) -> serde_json::Value {

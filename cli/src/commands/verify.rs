@@ -104,7 +104,7 @@ impl Verify {
         match self.common.json {
             true => json::print(&serde_json::to_value(&verified)?)?,
             false => {
-                output::print(&verdict::text(&verified.verdict, &recording.info))?;
+                output::print(&verdict::text(&verified.verdict, &recording.info, false))?;
                 if !verified.taps_change_nothing {
                     output::warn("logits with taps differ from logits without them");
                 }
@@ -155,7 +155,7 @@ impl Verify {
         self.save(bundle, &mut found);
         match self.common.json {
             true => json::print(&serde_json::to_value(&found)?)?,
-            false => output::print(&verdict::text(&found, &recording.info))?,
+            false => output::print(&verdict::text(&found, &recording.info, true))?,
         }
         if recording.info.status != Status::Complete {
             output::warn("the run is incomplete; what it recorded was judged");

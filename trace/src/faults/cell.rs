@@ -86,13 +86,9 @@ fn cell(b: &Bench<'_>, s: &Subject, e: &Entry, layer: Option<u32>, node: &str, p
     let repeat = if e.fault == Fault::AsyncCopy { REPEATS } else { 1 };
     let (said, recording) = match said(b, s, &faults, &plan, repeat, p) {
         Ok(found) => found,
-        // A kernel that can't be compiled or run is no cell without effect.
-        Err(
-            e @ (TraceError::Backend(BackendError::Kernel { .. } | BackendError::Device(_))
-            | TraceError::Model(ModelError::Backend(BackendError::Kernel { .. } | BackendError::Device(_)))),
-        ) => return Err(e),
-        // A fault that the node can't have, such as another layer's cache in the first layer.
-        Err(TraceError::Backend(_) | TraceError::Model(_)) => return Ok(row),
+        // A fault that the node can't have, such as another layer's cache in the first layer. Any other error, such as a
+        // kernel that can't be compiled, is no cell without effect.
+        Err(TraceError::Model(ModelError::Backend(BackendError::Fault { .. }))) => return Ok(row),
         Err(other) => return Err(other),
     };
     row.ratio = match e.fault {
@@ -137,7 +133,7 @@ pub(super) fn pair(b: &Bench<'_>, s: &Subject, pair: &Pair, report: &mut FaultRe
         };
         let located = said.as_ref().is_some_and(|c| c.node == node);
         report.rows.push(Row {
-            fault: format!("{}+{}", pair.first.0, pair.second.0),
+            fault: pair.name(),
             node: node.into(),
             layer: crate::judge::layer(node),
             prompt: s.prompts[p].id.clone(),
@@ -202,7 +198,8 @@ fn said(
         ..VerifyOptions::default()
     };
     let one = std::slice::from_ref(&s.prompts[p]);
-    let found = verify(&s.model, b.backend, &engine, one, &options, Some(&s.memo), &|_, _, _| true)?;
+    let asked = b.asked();
+    let found = verify(&s.model, b.backend, &engine, one, &options, Some(&s.memo), &|_, _, _| asked())?;
     Ok((found.verified.verdict.culprit, found.recording))
 }
 

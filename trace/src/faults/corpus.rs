@@ -121,6 +121,13 @@ pub struct Pair {
     pub second: (Fault, &'static str),
 }
 
+impl Pair {
+    /// Both names, joined by `+`.
+    pub fn name(&self) -> String {
+        format!("{}+{}", self.first.0, self.second.0)
+    }
+}
+
 /// Pairs of faults.
 pub const PAIRS: &[Pair] = &[
     Pair { first: (Fault::WeightColMajor, "blk.0.q"), second: (Fault::HalfWave, "blk.0.ffn_norm") },

@@ -108,7 +108,12 @@ pub fn injection(fault: Fault, place: Place<'_>, param: Option<u32>) -> Result<I
 /// What is being done, cells done of all; answers whether to go on.
 pub type Progress<'a> = &'a (dyn Fn(&str, usize, usize) -> bool + Sync);
 
-/// Runs every cell the options ask for.
+/// Whether a fault can be put into a run on this backend: into its kernels, or into the prompt.
+pub fn available(backend: &dyn Backend, fault: Fault) -> bool {
+    fault == Fault::BosMissing || backend.faults().contains(&fault)
+}
+
+/// Runs every cell the options ask for, of the faults that the backend has; the others are named in the report.
 pub fn run(
     backend: &dyn Backend,
     engine: &EngineOptions<'static>,
@@ -116,27 +121,36 @@ pub fn run(
     scratch: &Path,
     progress: Progress<'_>,
 ) -> Result<FaultReport, TraceError> {
-    let mut bench = Bench { backend, engine, options, scratch, subjects: HashMap::new() };
-    let mut report = FaultReport::default();
     let wanted = |f: Fault| options.faults.is_empty() || options.faults.contains(&f);
-    let entries: Vec<&Entry> = CORPUS.iter().filter(|e| wanted(e.fault)).collect();
+    let has = |f: Fault| available(backend, f);
+    let (entries, lacking): (Vec<&Entry>, Vec<&Entry>) =
+        CORPUS.iter().filter(|e| wanted(e.fault)).partition(|e| has(e.fault));
     let pairs: &[Pair] = if options.faults.is_empty() { PAIRS } else { &[] };
-    let (count, mut done) = (entries.len() + pairs.len(), 0);
+    let (pairs, lacking_pairs): (Vec<&Pair>, Vec<&Pair>) =
+        pairs.iter().partition(|p| has(p.first.0) && has(p.second.0));
+    let count = entries.len() + pairs.len();
+    let lacking = lacking.iter().map(|e| e.fault.name().to_string());
+    let not_available = lacking.chain(lacking_pairs.iter().map(|p| p.name())).collect::<Vec<_>>();
+    if count == 0 {
+        let text = format!(
+            "not available on {name}: {}; `greta faults list -b {name}` shows which faults are",
+            not_available.join(", "),
+            name = backend.name()
+        );
+        return Err(TraceError::NotJudged(text));
+    }
+    let subjects = HashMap::new();
+    let mut bench = Bench { backend, engine, options, scratch, subjects, progress, now: ("", 0, count) };
+    let mut report = FaultReport { backend: backend.name().into(), not_available, ..FaultReport::default() };
     for entry in entries {
-        if !progress(entry.fault.name(), done, count) {
-            return Err(TraceError::Interrupted);
-        }
+        bench.next(entry.fault.name())?;
         let subject = bench.subject(entry.needs)?;
         cell::entry(&bench, &subject, entry, &mut report)?;
-        done += 1;
     }
     for pair in pairs {
-        if !progress("pairs", done, count) {
-            return Err(TraceError::Interrupted);
-        }
+        bench.next("pairs")?;
         let subject = bench.subject(None)?;
         cell::pair(&bench, &subject, pair, &mut report)?;
-        done += 1;
     }
     for subject in bench.subjects.values() {
         cell::clean(&bench, subject, &mut report)?;
@@ -152,6 +166,9 @@ struct Bench<'a> {
     options: &'a FaultOptions,
     scratch: &'a Path,
     subjects: HashMap<Option<DType>, Arc<Subject>>,
+    progress: Progress<'a>,
+    /// What is being done, how many faults were begun, of how many.
+    now: (&'static str, usize, usize),
 }
 
 /// A model that faults are put into, with a clean run of each prompt.
@@ -176,7 +193,20 @@ fn everything() -> Result<Vec<TapRequest>, TraceError> {
     Ok(vec![TapRequest::new("all", TapSpec { rows: TapRows::All, ..TapSpec::default() })?])
 }
 
-impl Bench<'_> {
+impl<'a> Bench<'a> {
+    /// Begins a fault.
+    fn next(&mut self, what: &'static str) -> Result<(), TraceError> {
+        let (_, done, all) = self.now;
+        self.now = (what, done + 1, all);
+        if self.asked()() { Ok(()) } else { Err(TraceError::Interrupted) }
+    }
+
+    /// Whether to go on, for the work within a fault.
+    fn asked(&self) -> impl Fn() -> bool + Sync + use<'a> {
+        let (progress, (what, begun, all)) = (self.progress, self.now);
+        move || progress(what, begun.saturating_sub(1), all)
+    }
+
     fn engine(&self) -> Result<EngineOptions<'static>, TraceError> {
         Ok(EngineOptions { taps: everything()?, ..self.engine.clone() })
     }
@@ -204,7 +234,8 @@ impl Bench<'_> {
         let mut clean = Vec::new();
         for p in &prompts {
             let one = std::slice::from_ref(p);
-            let (rec, logits) = tracer::record(&model, self.backend, &engine, one, &plan(), &mut |_, _, _| true)?;
+            let asked = self.asked();
+            let (rec, logits) = tracer::record(&model, self.backend, &engine, one, &plan(), &mut |_, _, _| asked())?;
             let next = logits.first().and_then(|l| l.first()).and_then(|l| greta_models::sampling::argmax(l).ok());
             clean.push((rec, next.unwrap_or(0)));
         }

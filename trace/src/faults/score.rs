@@ -63,6 +63,8 @@ pub struct Counts {
 /// A whole run of the corpus.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct FaultReport {
+    /// The backend's name.
+    pub backend: String,
     /// Over everything.
     #[serde(flatten)]
     pub counts: Counts,
@@ -74,6 +76,8 @@ pub struct FaultReport {
     pub pairs: Counts,
     /// Clean runs.
     pub clean: Counts,
+    /// Faults and pairs asked for that the backend's kernels can't have. They were not run, and count nowhere.
+    pub not_available: Vec<String>,
     /// Faults of which no cell is eligible.
     pub never_eligible: Vec<String>,
     /// Expected class → said class → cells.

@@ -15,12 +15,30 @@ pub enum Missing {
     /// An operand's row was not recorded.
     #[error("its operand `{0}` is not recorded at {1}")]
     Operand(String, String),
+    /// An operand was not recorded at all.
+    #[error("its operand `{0}` is not recorded at any row")]
+    NoRows(String),
     /// Only a part of a row was kept.
     #[error("`{0}` was recorded as statistics or a sample, not whole")]
     Partial(String),
+    /// Another engine's run does not say what an input held.
+    #[error("its operand `{0}` is not recorded at any row: the run does not tell")]
+    Untold(String),
     /// A weight can't be had.
     #[error("{0}")]
     Weight(String),
+}
+
+impl Missing {
+    /// What `greta trace` must be told for the op to be judged.
+    pub(super) fn flag(&self) -> Option<&'static str> {
+        match self {
+            Missing::Operand(..) => Some("--rows all"),
+            Missing::NoRows(_) => Some("--taps all"),
+            Missing::Partial(_) => Some("--detail full"),
+            Missing::NotRecorded | Missing::Untold(_) | Missing::Weight(_) => None,
+        }
+    }
 }
 
 /// The operands of a node, stacked over `rows`; every row is of one prompt, step and sequence.
@@ -70,7 +88,7 @@ fn operand(j: &Judge<'_>, v: Value, rows: &[At]) -> Result<HostTensor, Missing> 
 }
 
 fn untold(j: &Judge<'_>, v: Value) -> Missing {
-    Missing::Operand(j.graph.value_name(v), "any row: the run does not tell".into())
+    Missing::Untold(j.graph.value_name(v))
 }
 
 /// What the graph's inputs are by the run's own record of its prompt.
@@ -129,10 +147,10 @@ pub fn stacked(j: &Judge<'_>, v: Value, rows: &[At]) -> Result<HostTensor, Missi
         None if matches!(j.graph.node(v.node).kind, Kind::Op(Op::Embed(_))) => {
             let source = j.graph.operands(v.node)[0];
             let computed = matches!(j.graph.node(source.node).kind, Kind::Op(_)) && !of_weight(j, source);
-            let missing = || Missing::Operand(name.clone(), "any row".into());
+            let missing = || Missing::NoRows(name.clone());
             return if computed { stacked(j, source, rows) } else { Err(missing()) };
         }
-        None => return Err(Missing::Operand(name, "any row".into())),
+        None => return Err(Missing::NoRows(name)),
     };
     let whole = greta_backend::taps::row_cols(&j.graph, v);
     if series.cols != whole {
@@ -148,7 +166,7 @@ pub fn stacked(j: &Judge<'_>, v: Value, rows: &[At]) -> Result<HostTensor, Missi
 /// The recorded rows of a cache for positions `0..=last`, each as it was last written by the time of `at`.
 pub fn cached(j: &Judge<'_>, v: Value, at: At, last: u32) -> Result<HostTensor, Missing> {
     let name = j.graph.value_name(v);
-    let series = j.recording.get(&name).ok_or_else(|| Missing::Operand(name.clone(), "any row".into()))?;
+    let series = j.recording.get(&name).ok_or_else(|| Missing::NoRows(name.clone()))?;
     let find = |p: u32| {
         let row = series.latest(at.prompt, at.order, at.seq, p);
         row.ok_or_else(|| Missing::Operand(name.clone(), format!("position {p}")))

@@ -92,7 +92,7 @@ impl<'a> Judge<'a> {
         self.sweep(progress, &mut |id, _, check| {
             match check {
                 Err(Missing::NotRecorded) => {}
-                Err(why) => verdict.not_judged(&self.graph.node(id).name, &why.to_string()),
+                Err(why) => verdict.not_judged(&self.graph.node(id).name, &why),
                 Ok(c) if c.outcome == Outcome::Clean => verdict.clean(&c),
                 Ok(c) => {
                     verdict.fault(self.culprit(&c));

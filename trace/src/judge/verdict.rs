@@ -227,6 +227,8 @@ pub struct Verdict {
     pub culprit: Option<Culprit>,
     /// Ops that could not be judged, each once.
     pub not_judged: Vec<NotJudged>,
+    /// Flags of `greta trace` that would have recorded what these lack.
+    pub record_with: Vec<&'static str>,
     /// The class of the culprit, `NONE` without one.
     pub class: Class,
 }
@@ -241,6 +243,7 @@ impl Verdict {
             worst_clean_node: String::new(),
             culprit: None,
             not_judged: Vec::new(),
+            record_with: Vec::new(),
             class: Class::None,
         }
     }
@@ -265,9 +268,12 @@ impl Verdict {
         self.culprit = Some(culprit);
     }
 
-    pub(super) fn not_judged(&mut self, node: &str, why: &str) {
+    pub(super) fn not_judged(&mut self, node: &str, why: &Missing) {
+        if let Some(flag) = why.flag().filter(|f| !self.record_with.contains(f)) {
+            self.record_with.push(flag);
+        }
         if !self.not_judged.iter().any(|n| n.node == node) {
-            self.not_judged.push(NotJudged { node: node.into(), why: why.into() });
+            self.not_judged.push(NotJudged { node: node.into(), why: why.to_string() });
         }
     }
 }

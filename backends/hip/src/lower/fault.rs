@@ -8,6 +8,20 @@ use greta_ops::{DType, Op, TensorDesc};
 /// Rows above which the faults of matrix cores show.
 const TILES_FROM: u32 = 32;
 
+/// The faults these kernels can have.
+pub const FAULTS: &[Fault] = &[
+    Fault::TileTransposed,
+    Fault::OperandsTransposed,
+    Fault::Q4kNibbles,
+    Fault::Q6kOrder,
+    Fault::RopeHalves,
+    Fault::KvLayerBase,
+    Fault::GqaMap,
+    Fault::HalfWave,
+    Fault::KTruncated,
+    Fault::StaleBuffer,
+];
+
 /// Whether the op's kernels can have the fault; if not, why.
 pub fn fits(op: &Op, ins: &[&TensorDesc], fault: Fault) -> Result<(), String> {
     use Fault::*;
