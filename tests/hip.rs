@@ -30,6 +30,7 @@ pub fn trials() -> Vec<Trial> {
         trial("hip/names", names),
         trial("hip/planted_mistakes_are_caught", mistakes::planted),
         trial("hip/past_what_is_live", mistakes::past_live),
+        trial("hip/compiler_is_heard", mistakes::heard),
         trial("hip/largest_logits", largest),
         trial("hip/captured_launches", captured),
         trial("hip/cache_grows_forks_and_is_cut", cache),
@@ -121,6 +122,9 @@ fn resources() -> Result<(), Outcome> {
     let (mut failures, mut table) = (Vec::new(), String::new());
     for (source, kernels) in modules()? {
         let made = clang.compile(&source, Target::Gfx942, None)?;
+        if !made.warnings.is_empty() {
+            failures.push(format!("{source}: {}", made.warnings));
+        }
         let report = report(&made);
         for (kernel, lds) in kernels {
             let Some(r) = report.get(&kernel) else {

@@ -4,7 +4,11 @@ use super::clang;
 use crate::conformance::run;
 use crate::support::{Outcome, all, synth_tiny};
 use greta_backend::{CompileOptions, RouteRule};
-use greta_hip::{Hip, HipOptions};
+use greta_hip::compile::describe_sources;
+use greta_hip::driver::Driver;
+use greta_hip::driver::sim::Sim;
+use greta_hip::kernels::Source;
+use greta_hip::{Hip, HipOptions, Target};
 use greta_models::{Engine, EngineOptions, Model};
 use greta_ops::Op;
 use std::sync::Arc;
@@ -88,6 +92,34 @@ pub fn past_live() -> Result<(), Outcome> {
         if ![said, "past the live", "bytes of `slot", "kernel `add`", "add.hip"].iter().all(|s| text.contains(s)) {
             failures.push(format!("{to}: {text}"));
         }
+    }
+    all(failures)
+}
+
+/// Warnings are kept, errors come without remarks, and records of runs tell changed sources from greta's own.
+pub fn heard() -> Result<(), Outcome> {
+    let clang = clang()?;
+    let mut failures = Vec::new();
+    let own = describe_sources(None)?;
+    for (to, said) in [("u32 unused = 3, i =", "unused variable"), ("u32 i = nothing +", "undeclared identifier")] {
+        let dir = changed("add.hip", "u32 i =", to)?;
+        // Twice: compiled, and from the cache.
+        for _ in 0..2 {
+            let got = clang.compile(&Source::of("add.hip"), Target::Gfx942, Some(dir.path()));
+            let text = got.map_or_else(|e| e.to_string(), |made| made.warnings);
+            let noise = ["remark", "\n\n", "generated when"].iter().any(|n| text.contains(n));
+            if noise || !text.contains(said) || !text.contains("add.hip:5") {
+                failures.push(format!("{to}: `{text}`"));
+            }
+        }
+        let sources = describe_sources(Some(dir.path()))?;
+        if sources.contains(&own) || !sources.contains("GRETA_KERNELS") {
+            failures.push(format!("{sources}, greta's own are {own}"));
+        }
+    }
+    let name = Sim { threads: 1, kernels: None }.open(0)?.info().name.clone();
+    if !name.contains(&own) || !name.contains(&format!("clang {}", clang.number())) {
+        failures.push(format!("the device is `{name}`"));
     }
     all(failures)
 }

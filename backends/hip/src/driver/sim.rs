@@ -65,9 +65,12 @@ impl Driver for Sim {
 }
 
 impl Sim {
+    /// The name says what decides a run's bits: records of runs keep it.
     fn info(&self) -> Result<DeviceInfo, DriverError> {
-        Clang::get()?;
-        let name = format!("gfx942 emulator on {} host threads", self.threads);
+        let clang = Clang::get()?;
+        let kernels = crate::compile::describe_sources(self.kernels.as_deref())?;
+        let name =
+            format!("gfx942 emulator on {} host threads, clang {}, kernels {kernels}", self.threads, clang.number());
         Ok(DeviceInfo { name, target: Target::Gfx942, memory: MEMORY, units: UNITS })
     }
 }
