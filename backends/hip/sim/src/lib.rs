@@ -6,10 +6,10 @@
 //!
 //! # What it checks
 //!
-//! Accesses outside of allocations and of LDS, registers and memory used before anything was written to them, misaligned
+//! Accesses outside of allocations, of what is live in them ([`Launch::live`]) and of LDS, registers and memory used before anything was written to them, misaligned
 //! LDS accesses and atomics, barriers that not all work-items reach together, races on LDS between barriers, scratch
-//! memory (kernels of this project have none), and opcodes it doesn't know. Each fault names instruction, source line,
-//! workgroup, wave, lane and the nearest allocation.
+//! memory (kernels of this project have none), traps, waves that run for ever, and opcodes it doesn't know. Each fault names
+//! instruction, source line, workgroup, wave, lane and the nearest allocations.
 //!
 //! # What it does not model
 //!
