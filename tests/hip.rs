@@ -1,9 +1,8 @@
 //! The HIP backend: every kernel as machine code for gfx942, its lowering, and what is wrong with a kernel that is wrong.
 
-use crate::conformance::run;
 use crate::p1::MIXES;
 use crate::support::{CLANG, Outcome, all, cpu, engine, gpu, hips, synth_tiny, trial, within};
-use greta_backend::{Backend, Batch, CompileOptions, RouteRule, RowsWanted, SeqId, Session, StepOut, StepSize, Want};
+use greta_backend::{Backend, Batch, RowsWanted, SeqId, Session, StepOut, StepSize, Want};
 use greta_hip::compile::{Clang, CodeObject};
 use greta_hip::driver::sim::Sim;
 use greta_hip::driver::{Driver, Size};
@@ -20,6 +19,8 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+mod mistakes;
+
 pub fn trials() -> Vec<Trial> {
     let mut list = vec![
         trial("hip/kernels_compile_without_spill", resources),
@@ -27,7 +28,9 @@ pub fn trials() -> Vec<Trial> {
         trial("hip/kernels_compile_for_nvidia", nvidia),
         trial("hip/lowering", lowering),
         trial("hip/names", names),
-        trial("hip/planted_mistakes_are_caught", planted),
+        trial("hip/planted_mistakes_are_caught", mistakes::planted),
+        trial("hip/past_what_is_live", mistakes::past_live),
+        trial("hip/compiler_is_heard", mistakes::heard),
         trial("hip/captured_launches", captured),
     ];
     for (label, open) in hips() {
@@ -90,7 +93,7 @@ fn modules() -> Result<Modules, Outcome> {
         }
     }
     for dtype in [DType::F32, DType::F16, DType::I32, DType::I8] {
-        let l = greta_hip::lower::stats(greta_hip::lower::Buffer::Scratch, dtype, 64, 0, 1, [0; 3]);
+        let l = greta_hip::lower::stats((greta_hip::lower::Buffer::Scratch, 0), dtype, 64, 0, 1, [0; 3]);
         out.entry(l.source.clone()).or_default().insert(l.kernel.into(), l.lds);
     }
     for l in greta_hip::lower::top_k(
@@ -124,6 +127,9 @@ fn resources() -> Result<(), Outcome> {
     let (mut failures, mut table) = (Vec::new(), String::new());
     for (source, kernels) in modules()? {
         let made = clang.compile(&source, Target::Gfx942, None)?;
+        if !made.warnings.is_empty() {
+            failures.push(format!("{source}: {}", made.warnings));
+        }
         let report = report(&made);
         for (kernel, lds) in kernels {
             let Some(r) = report.get(&kernel) else {
@@ -232,82 +238,6 @@ fn names() -> Result<(), Outcome> {
     all(failures)
 }
 
-/// A mistake in a kernel: which text of which file becomes which, in which cases it shows, and who says what.
-struct Mistake {
-    name: &'static str,
-    file: &'static str,
-    from: &'static str,
-    to: &'static str,
-    case: &'static str,
-    route: Option<&'static str>,
-    said: &'static [&'static str],
-}
-
-const MISTAKES: &[Mistake] = &[
-    Mistake {
-        name: "a missing barrier",
-        file: "rmsnorm.hip",
-        from: "  barrier();\n",
-        to: "",
-        case: "rmsnorm/1x576",
-        route: None,
-        said: &["kernel `rmsnorm`", "rmsnorm.hip"],
-    },
-    Mistake {
-        name: "a row out of bounds",
-        file: "add.hip",
-        from: "if (i < count) ",
-        to: "",
-        case: "add/",
-        route: None,
-        said: &["outside every allocation", "add.hip"],
-    },
-    Mistake {
-        name: "a reduction over 32 lanes of a wave of 64",
-        file: "rmsnorm.hip",
-        from: "  if (thread_x() % 32 == 0) part[thread_x() / 32] = sum;\n",
-        to: "  if (thread_x() % WAVE == 0) part[thread_x() / 32] = sum, part[thread_x() / 32 + 1] = 0.0f;\n",
-        case: "rmsnorm/1x576",
-        route: None,
-        said: &["× its bound"],
-    },
-    Mistake {
-        name: "a wrong layout of the matrix unit's outputs",
-        file: "tile.hip.h",
-        from: "DEV u32 row_step(u32 reg) { return reg; }",
-        to: "DEV u32 row_step(u32 reg) { return 3 - reg; }",
-        case: "matmul/q4_0_16x1024x9_int8",
-        route: Some("matmul"),
-        said: &["× its bound"],
-    },
-];
-
-/// Mistakes planted in the kernels are caught: by the emulator, or by the op's own bound.
-fn planted() -> Result<(), Outcome> {
-    clang()?;
-    let mut failures = Vec::new();
-    for m in MISTAKES {
-        let dir = tempfile::tempdir()?;
-        for (name, text) in greta_hip::kernels::FILES {
-            let planted = if *name == m.file { text.replacen(m.from, m.to, 1) } else { text.to_string() };
-            if *name == m.file && planted == *text {
-                failures.push(format!("{}: {name} has no `{}`", m.name, m.from));
-            }
-            std::fs::write(dir.path().join(name), planted)?;
-        }
-        let backend = Hip::open(":sim", HipOptions { kernels: Some(dir.path().into()), ..HipOptions::threads(1) })?;
-        let routes: Vec<RouteRule> =
-            m.route.iter().map(|r| format!("out={r}").parse()).collect::<Result<_, _>>().map_err(Outcome::Failed)?;
-        let cases: Vec<_> = Op::cases().into_iter().filter(|c| c.title().starts_with(m.case)).collect();
-        let options = CompileOptions { routes: &routes, ..CompileOptions::default() };
-        let wrong: Vec<String> = cases.iter().filter_map(|c| run(c, &backend, options).err()).collect();
-        if !wrong.iter().any(|w| m.said.iter().all(|s| w.contains(s))) {
-            failures.push(format!("{}: {} cases, said {wrong:?}, expected {:?}", m.name, cases.len(), m.said));
-        }
-    }
-    all(failures)
-}
-
 /// The largest logits as the device picks them are those of all logits.
 fn largest(hip: &Hip) -> Result<(), Outcome> {
     let engine = engine(&synth_tiny("Q4_0")?, hip, &EngineOptions { max_rows: 3, ..EngineOptions::default() })?;
@@ -340,7 +270,7 @@ fn captured() -> Result<(), Outcome> {
     stream.write(b, &bytes(2.0))?;
     let args = [&a.0.to_le_bytes()[..], &a.0.to_le_bytes(), &b.0.to_le_bytes(), &16u32.to_le_bytes()].concat();
     stream.begin_capture()?;
-    stream.launch(add, Size { grid: [1, 1, 1], block: 256 }, &args)?;
+    stream.launch(add, Size { grid: [1, 1, 1], block: 256 }, &args, &[(a, 64), (b, 64)])?;
     let graph = stream.end_capture()?;
     let mut seen = Vec::new();
     for _ in 0..3 {

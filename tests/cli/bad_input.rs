@@ -17,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("cli/prompt_file_not_utf8", prompt_not_utf8),
         Trial::test("cli/stdin_not_utf8", stdin_not_utf8),
         Trial::test("cli/synth_keeps_files", synth_keeps_files),
+        Trial::test("cli/emulator_limit_is_a_number", emulator_limit),
     ]);
     list
 }
@@ -246,6 +247,16 @@ fn stdin_not_utf8() -> Result<(), Failed> {
     named(&done, &["standard input", "byte 2"])?;
     let done = fed(command(&["chat", "-m", text(&m.whole), "-n", "1"]), b"\xff\n")?.code(1)?;
     named(&done, &["line 1 of standard input"])
+}
+
+fn emulator_limit() -> Result<(), Failed> {
+    let m = models()?;
+    for bad in ["soon", "0"] {
+        let mut c = command(&["run", "-m", text(&m.whole), "-b", "hip:sim", "x"]);
+        c.env("GRETA_SIM_INSTRUCTIONS", bad);
+        named(&fed(c, b"")?.code(1)?, &[&format!("GRETA_SIM_INSTRUCTIONS={bad}"), "a number of instructions"])?;
+    }
+    Ok(())
 }
 
 fn synth_keeps_files() -> Result<(), Failed> {

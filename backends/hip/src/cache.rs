@@ -1,6 +1,6 @@
 //! Compiled modules on disk: a file each, named after a hash of everything it depends on.
 
-use crate::compile::{CACHE_VARIABLE, Texts};
+use crate::compile::{CACHE_VARIABLE, Texts, notice};
 use crate::kernels::Source;
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
@@ -50,14 +50,28 @@ fn read<const N: usize>(folder: &Path, key: &str) -> Option<[Vec<u8>; N]> {
     parts.try_into().ok()
 }
 
-/// Keeps parts: a hash of what follows, then each with its length before it. Without a folder nothing is kept.
-pub(crate) fn store<const N: usize>(key: &str, parts: [&[u8]; N]) -> std::io::Result<()> {
-    let Some(folder) = folder() else { return Ok(()) };
-    std::fs::create_dir_all(&folder)?;
+/// Keeps parts. A cache that can't be written costs time and nothing else, and is said once.
+pub(crate) fn store<const N: usize>(key: &str, parts: [&[u8]; N]) {
+    let Some(folder) = folder() else { return };
+    if let Err(e) = write(&folder, key, &parts) {
+        static SAID: std::sync::Once = std::sync::Once::new();
+        SAID.call_once(|| {
+            notice(&format!(
+                "compiled kernels can't be kept in {} ({e}), so every run compiles them again; export \
+                 {CACHE_VARIABLE}=FOLDER names another place",
+                folder.display()
+            ));
+        });
+    }
+}
+
+/// A file: a hash of what follows, then each part with its length before it.
+fn write(folder: &Path, key: &str, parts: &[&[u8]]) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
     let mut bytes = Vec::new();
     for part in parts {
         bytes.extend((part.len() as u64).to_le_bytes());
-        bytes.extend(part);
+        bytes.extend(*part);
     }
     // Whole or not at all: another process may look.
     let part = folder.join(format!("{key}.{}.part", std::process::id()));

@@ -3,8 +3,10 @@
 use crate::driver::DriverError;
 use crate::kernels::Source;
 use crate::{Target, cache};
+use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -29,6 +31,8 @@ pub struct CodeObject {
     pub listing: String,
     /// Registers and memory of each kernel, in the compiler's words.
     pub resources: String,
+    /// What the compiler warned of; of greta's own kernels nothing.
+    pub warnings: String,
 }
 
 /// clang and the disassembler that belongs to it.
@@ -51,6 +55,12 @@ impl Clang {
         &self.version
     }
 
+    /// The number in [`Clang::version`]: `22.1.0`.
+    pub fn number(&self) -> &str {
+        let after = self.version.split_once("version ").map_or(&*self.version, |(_, n)| n);
+        after.split_whitespace().next().unwrap_or("of unknown version")
+    }
+
     /// Whether it can make code for an architecture.
     pub fn has_target(&self, name: &str) -> bool {
         said(&self.clang, "--print-targets").is_some_and(|t| t.contains(name))
@@ -70,7 +80,7 @@ impl Clang {
     fn flags(target: Target) -> Vec<String> {
         let flags = "-x hip --cuda-device-only --no-gpu-bundle-output -nogpuinc -nogpulib -ffp-contract=off \
                      -fno-math-errno -O3 -std=c++17 -mcode-object-version=5 -gline-tables-only -fdebug-compilation-dir=kernels \
-                     -Rpass-analysis=kernel-resource-usage -Wno-pass-failed";
+                     -Rpass-analysis=kernel-resource-usage -Wall -Wextra -Wno-pass-failed";
         let mut flags: Vec<String> = flags.split_whitespace().map(String::from).collect();
         flags.push(format!("--offload-arch={target}"));
         flags
@@ -82,13 +92,21 @@ impl Clang {
     pub fn compile(&self, source: &Source, target: Target, from: Option<&Path>) -> Result<CodeObject, DriverError> {
         let texts = texts(source, from)?;
         let key = cache::key(source, &texts, &format!("{} {:?}", self.version, Self::flags(target)));
-        if let Some([code, listing, resources]) = cache::load(&key) {
-            let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-            return Ok(CodeObject { code, listing: text(listing), resources: text(resources) });
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let made = match cache::load(&key) {
+            Some([code, listing, resources, warnings]) => {
+                CodeObject { code, listing: text(listing), resources: text(resources), warnings: text(warnings) }
+            }
+            None => {
+                let made = self.run(source, &texts, target)?;
+                let texts = [&made.listing, &made.resources, &made.warnings].map(|t| t.as_bytes());
+                cache::store(&key, [&made.code, texts[0], texts[1], texts[2]]);
+                made
+            }
+        };
+        if from.is_some() && !made.warnings.is_empty() {
+            notice(&format!("{source}:\n{}", made.warnings.trim_end()));
         }
-        let made = self.run(source, &texts, target)?;
-        // A cache that can't be written costs time, nothing else.
-        let _ = cache::store(&key, [&made.code, made.listing.as_bytes(), made.resources.as_bytes()]);
         Ok(made)
     }
 
@@ -101,7 +119,8 @@ impl Clang {
         let resources = said.lines().filter_map(|l| l.split_once("remark:")).map(|(_, r)| r);
         let resources =
             resources.map(|r| r.replace("[-Rpass-analysis=kernel-resource-usage]", "").trim_end().to_string());
-        Ok(CodeObject { code, listing, resources: resources.map(|r| r + "\n").collect() })
+        let resources = resources.map(|r| r + "\n").collect();
+        Ok(CodeObject { code, listing, resources, warnings: diagnostics(&said) })
     }
 
     /// Runs clang on a module: what it made, and what it said.
@@ -122,11 +141,52 @@ impl Clang {
         let made = command.arg(source.file).arg("-o").arg(out).output().map_err(|e| io("running clang", &e))?;
         let said = String::from_utf8_lossy(&made.stderr).into_owned();
         if !made.status.success() {
-            return Err(DriverError::Compile { source_name: source.to_string(), text: said });
+            return Err(DriverError::Compile { source_name: source.to_string(), text: diagnostics(&said) });
         }
         let code = std::fs::read(work.0.join(out)).map_err(|e| io("reading clang's output", &e))?;
         Ok((code, said))
     }
+}
+
+/// What the user is to know and nobody can return.
+pub(crate) fn notice(text: &str) {
+    use std::io::Write;
+    // There is no one left to tell that telling failed.
+    let _ = writeln!(std::io::stderr().lock(), "warning: {text}");
+}
+
+/// The errors, warnings and notes of what clang said: without remarks, which are asked for to learn of registers.
+fn diagnostics(said: &str) -> String {
+    let mut wanted = true;
+    let keep = |line: &&str| {
+        let starts = |word: &str| line.starts_with(word) || line.contains(&format!(": {word}"));
+        if starts("remark: ") {
+            wanted = false;
+        } else if ["error: ", "fatal error: ", "warning: ", "note: "].iter().any(|w| starts(w)) {
+            wanted = true;
+        }
+        wanted && !line.trim().is_empty() && !line.contains(" generated when compiling for ")
+    };
+    said.lines().filter(keep).map(|l| format!("{l}\n")).collect()
+}
+
+/// Which sources kernels are compiled from: a hash, and the folder if it isn't those in the binary.
+pub fn describe_sources(from: Option<&Path>) -> Result<String, DriverError> {
+    let mut hash = Sha256::new();
+    for file in crate::kernels::FILES {
+        let (name, text) = read(file, from)?;
+        hash.update(format!("{name} {} ", text.len()));
+        hash.update(&*text);
+    }
+    let mut out = String::new();
+    hash.finalize().iter().take(6).for_each(|b| {
+        // Writing to a string can't fail.
+        let _ = write!(out, "{b:02x}");
+    });
+    if let Some(folder) = from {
+        let _ = write!(out, " from {} ({KERNELS_VARIABLE})", folder.display());
+    }
+    Ok(out)
 }
 
 /// What a program prints, if it can be run.
@@ -148,17 +208,18 @@ pub(crate) type Texts = Vec<(&'static str, Cow<'static, str>)>;
 
 /// A module's texts, those of a folder where one is given.
 pub(crate) fn texts(source: &Source, from: Option<&Path>) -> Result<Texts, DriverError> {
-    let read = |(name, text): &'static (&str, &str)| match from {
-        None => Ok((*name, Cow::Borrowed(*text))),
-        Some(folder) => {
-            let path = folder.join(name);
-            let text = std::fs::read_to_string(&path).map_err(|e| {
-                DriverError::Absent(format!("{}: {e}; {KERNELS_VARIABLE} names a folder", path.display()))
-            })?;
-            Ok((*name, Cow::Owned(text)))
-        }
-    };
-    source.texts().map(read).collect()
+    source.texts().map(|file| read(file, from)).collect()
+}
+
+fn read(
+    (name, text): &'static (&'static str, &'static str),
+    from: Option<&Path>,
+) -> Result<(&'static str, Cow<'static, str>), DriverError> {
+    let Some(folder) = from else { return Ok((*name, Cow::Borrowed(*text))) };
+    let path = folder.join(name);
+    let text = std::fs::read_to_string(&path)
+        .map_err(|e| DriverError::Absent(format!("{}: {e}; {KERNELS_VARIABLE} names a folder", path.display())))?;
+    Ok((*name, Cow::Owned(text)))
 }
 
 fn io(what: &'static str, e: &std::io::Error) -> DriverError {
@@ -187,7 +248,7 @@ impl Drop for WorkFolder {
 /// Looks for clang, the linker it calls, and the disassembler of the same version.
 fn find() -> Result<Clang, String> {
     let install = "install them with: apt-get install clang-22 lld-22 llvm-22 (any version from 18 on), or export \
-                   GRETA_CLANG=PROGRAM";
+                   GRETA_CLANG=PROGRAM; hip:gfx942, which only plans, works without them";
     if let Some(path) = std::env::var_os(CLANG_VARIABLE).filter(|p| !p.is_empty()) {
         // The compiler is called from another folder; a bare name is looked for in PATH.
         let given = PathBuf::from(&path);

@@ -146,8 +146,9 @@ impl HipSession {
         }
         self.model.interrupt.check()?;
         let args = pack(&ready.launch, |b| self.address(b));
+        let live: Vec<_> = ready.launch.live.iter().map(|(b, bytes)| (self.address(*b), *bytes)).collect();
         stream
-            .launch(ready.function, ready.launch.size, &args)
+            .launch(ready.function, ready.launch.size, &args, &live)
             .map_err(|e| self.model.kernel_error(node, ready.launch.kernel, &e))
     }
 
@@ -356,7 +357,8 @@ impl Session for HipSession {
         for stage in &model.stages {
             if let (Stage::Tap(point), true) = (stage, sink.active()) {
                 let taken = point.take(at, batch, &mut end);
-                let ready = model.ready(&g.node(point.tap).name, point.launch(&taken).into_iter().collect())?;
+                let launch = point.launch(&taken, g.desc(point.value).bytes(&step.bindings()));
+                let ready = model.ready(&g.node(point.tap).name, launch.into_iter().collect())?;
                 taps.push((point, taken, ready));
             }
         }

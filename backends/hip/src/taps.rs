@@ -71,11 +71,11 @@ impl TapPoint {
         Taken { rows, stats, values, list }
     }
 
-    /// The kernel that looks, if there are rows to look at.
-    pub fn launch(&self, taken: &Taken) -> Option<Launch> {
+    /// The kernel that looks, if there are rows to look at. The value has `bytes` in this step.
+    pub fn launch(&self, taken: &Taken, bytes: usize) -> Option<Launch> {
         let side = [taken.stats, taken.values, taken.list];
         let n = taken.rows.len();
-        (n > 0).then(|| lower::stats(self.place, self.dtype, self.cols, self.kept, n, side))
+        (n > 0).then(|| lower::stats((self.place, bytes), self.dtype, self.cols, self.kept, n, side))
     }
 
     /// Writes the list of rows, as the kernel counts them, into a copy of the side buffer.

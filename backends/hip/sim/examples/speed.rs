@@ -7,7 +7,7 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use greta_gfx942::{Launch, Program, run};
+use greta_gfx942::{LIMIT, Launch, Program, run};
 use std::time::{Duration, Instant};
 use support::{Bench, compile, compile_at};
 
@@ -32,7 +32,8 @@ impl Speed {
     }
 
     fn show(&self, name: &str, program: &Program, b: &Bench, kernel: &str, grid: [u32; 3], items: u32) {
-        let launch = Launch { kernel, grid, block: [items, 1, 1], dynamic_lds: 0, args: &b.args };
+        let launch =
+            Launch { kernel, grid, block: [items, 1, 1], dynamic_lds: 0, args: &b.args, live: &[], limit: LIMIT };
         let (begin, mut best, mut size) = (Instant::now(), 0f64, 0);
         while begin.elapsed() < LENGTH {
             let (wall, cpu, mut n) = (Instant::now(), cpu_time(), 0);

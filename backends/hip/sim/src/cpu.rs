@@ -71,6 +71,8 @@ pub(crate) struct Wave {
     pub initial_exec: u64,
     pub id: u32,
     pub addr: Box<[u64; 64]>,
+    /// For each vector register the instruction, counted from 1, that last loaded memory into it which nothing had written.
+    pub holes: Vec<u32>,
     /// This CPU runs the wide functions.
     pub wide: bool,
 }
@@ -94,6 +96,7 @@ impl Wave {
             initial_exec: 0,
             id: 0,
             addr: Box::new([0; 64]),
+            holes: vec![0; SPREAD as usize],
             wide: crate::inst::wide_cpu(),
         }
     }
@@ -106,6 +109,15 @@ impl Wave {
         self.scc = false;
         self.scc_known = false;
         self.s = [0; 128];
+        self.holes.fill(0);
+    }
+
+    /// Remembers which load left a register without a value, for the message about its use.
+    #[inline(always)]
+    pub(crate) fn note_hole(&mut self, reg: usize, known: bool) {
+        if !known {
+            self.holes[reg] = self.pc as u32;
+        }
     }
 
     #[inline(always)]

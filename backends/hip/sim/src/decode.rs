@@ -92,7 +92,8 @@ impl Decoder {
         }
         let row = row_of(name, line)?;
         let mut inst = self.blank(row, line);
-        if row.class == Class::Wait {
+        // Waits and traps take numbers that change nothing here.
+        if row.class == Class::Wait || name == "s_trap" {
             return Some(inst);
         }
         let mut roles: Vec<Role> = row.roles.to_vec();

@@ -77,6 +77,7 @@ fn read_at(cx: &mut Cpu<'_>, i: &Inst, offset: i64, d: usize, bytes: u32, part: 
     if bytes < 4 {
         let known = lanes_of(s.exec).fold(0, |k, l| k | u64::from(cx.lds.known(s.addr[l], bytes)) << l);
         parts(cx, &s, d, part, known);
+        cx.w.note_hole(d, known == s.exec);
         return Ok(());
     }
     for n in 0..bytes / 4 {
@@ -87,6 +88,7 @@ fn read_at(cx: &mut Cpu<'_>, i: &Inst, offset: i64, d: usize, bytes: u32, part: 
             known |= u64::from(cx.lds.known(a, 4)) << l;
         }
         cx.w.put(d + n as usize, &x, known);
+        cx.w.note_hole(d + n as usize, known == s.exec);
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! What can go wrong while a kernel runs, and where it did.
 
+use crate::memory::Memory;
+use crate::view::View;
 use std::fmt;
 
 /// Where a fault happened.
@@ -39,8 +41,8 @@ impl fmt::Display for Location {
 /// Why a launch was stopped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// A global access outside every allocation.
-    #[error("{} {bytes} bytes at {address:#x}, outside every allocation ({nearest}){at}", verb(*.write))]
+    /// A global access outside every allocation, or outside what is live for the launch.
+    #[error("{} {bytes} bytes at {address:#x}, {place}{at}", verb(*.write))]
     OutOfBounds {
         /// Where.
         at: Box<Location>,
@@ -50,16 +52,18 @@ pub enum Fault {
         bytes: u32,
         /// Whether it is a write.
         write: bool,
-        /// The nearest allocation and how far off the access is.
-        nearest: String,
+        /// How the address lies to what the launch may touch.
+        place: String,
     },
     /// A register that no instruction has written is used.
-    #[error("{register} is used but holds no value: never written, or from memory that nothing wrote{at}")]
+    #[error("{register} is used but holds no value{why}{at}")]
     UninitialisedRegister {
         /// Where.
         at: Box<Location>,
         /// The register.
         register: String,
+        /// What left it without one.
+        why: String,
     },
     /// Memory that nothing has written is read by a scalar load or an atomic.
     #[error("{what} at {address:#x} is read but was never written{at}")]
@@ -129,6 +133,12 @@ pub enum Fault {
         /// What it asks for.
         why: String,
     },
+    /// The kernel asked to be stopped: an assertion, or code that was taken to be unreachable.
+    #[error("the kernel trapped{at}")]
+    Trap {
+        /// Where.
+        at: Box<Location>,
+    },
     /// Scratch memory is used; kernels of this project are to have none.
     #[error("scratch memory is used{at}")]
     Scratch {
@@ -181,21 +191,26 @@ pub(crate) enum What {
     LdsOutOfBounds { address: u64, bytes: u32, size: u32, write: bool },
     Unknown,
     Unsupported { why: String },
+    Trap,
     Scratch,
     Runaway { instructions: u64 },
 }
 
 impl Cause {
-    /// The fault with its place; `describe` names the allocation nearest to an address.
-    pub(crate) fn at(self, at: Location, describe: impl Fn(u64) -> String) -> Fault {
+    /// The fault with its place. `whence` says what left a vector register without a value, where that is known.
+    pub(crate) fn at(self, at: Location, memory: (&View, &Memory), whence: impl Fn(u16) -> Option<String>) -> Fault {
         let at = Box::new(at);
         match self.what {
             What::OutOfBounds { address, bytes, write } => {
-                Fault::OutOfBounds { at, address, bytes, write, nearest: describe(address) }
+                Fault::OutOfBounds { at, address, bytes, write, place: memory.0.outside(memory.1, address) }
             }
-            What::Register { vector, reg } => Fault::UninitialisedRegister { at, register: register(vector, reg) },
-            What::Scc => Fault::UninitialisedRegister { at, register: "scc".into() },
-            What::Memory { address } => Fault::UninitialisedMemory { at, address, what: describe(address) },
+            What::Register { vector, reg } => {
+                let known = if vector { whence(reg) } else { None };
+                let why = known.unwrap_or_else(|| ": never written, or from memory that nothing wrote".into());
+                Fault::UninitialisedRegister { at, register: register(vector, reg), why }
+            }
+            What::Scc => Fault::UninitialisedRegister { at, register: "scc".into(), why: ": nothing wrote it".into() },
+            What::Memory { address } => Fault::UninitialisedMemory { at, address, what: memory.0.describe(address) },
             What::LdsMemory { address } => Fault::UninitialisedMemory { at, address, what: "LDS".into() },
             What::Misaligned { address, bytes } => Fault::Misaligned { at, address, bytes },
             What::Barrier { why } => Fault::DivergentBarrier { at, why },
@@ -205,6 +220,7 @@ impl Cause {
             }
             What::Unknown => Fault::UnknownOpcode { at },
             What::Unsupported { why } => Fault::Unsupported { at, why },
+            What::Trap => Fault::Trap { at },
             What::Scratch => Fault::Scratch { at },
             What::Runaway { instructions } => Fault::Runaway { at, instructions },
         }

@@ -72,7 +72,7 @@ pub(crate) const ROWS: &[Row] = &[
     row!("s_cbranch_execnz", Branch, |cx, i| on_exec(cx, i, false)),
     row!("s_barrier", Barrier, |cx, _i| barrier(cx)),
     row!("s_endpgm", Other, |_cx, _i| Err(Stop::End)),
-    row!("s_trap", Other, |_cx, _i| refuse("s_trap was reached (an assertion or unreachable code)")),
+    row!("s_trap", Other, |_cx, _i| Err(fault(Cause { lane: None, what: What::Trap }))),
     row!("s_mode_default", Other, |_cx, _i| Ok(())),
     row!("s_mode_other", Other, |_cx, _i| refuse("a rounding or denormal mode other than the default")),
 ];

@@ -10,6 +10,9 @@ use crate::lanes::unknown;
 use crate::memory::Region;
 use crate::operand::{PRIVATE_BASE, SHARED_BASE};
 
+/// Bytes between the lowest and the highest lane up to which asking for all of them is quicker than for each lane's.
+const NEAR: u64 = 4096;
+
 /// What a load makes of its bytes.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Part {
@@ -105,7 +108,7 @@ pub(crate) fn each(
     }
     let n = u64::from(bytes) * u64::from(exec.count_ones());
     *(if write { &mut cx.tally.written } else { &mut cx.tally.read }) += n;
-    if let Some(region) = (max - min).checked_add(bytes.into()).and_then(|n| cx.mem.find(min, n)) {
+    if let Some((region, _)) = (max - min).checked_add(bytes.into()).and_then(|n| cx.mem.find(min, n)) {
         for l in lanes_of(exec) {
             let off = cx.w.addr[l] - region.base;
             f(cx.w, l, region, off)?;
@@ -113,31 +116,37 @@ pub(crate) fn each(
     } else {
         for l in lanes_of(exec) {
             let addr = cx.w.addr[l];
-            let region = cx.mem.find(addr, bytes.into()).ok_or_else(|| outside(l, addr, bytes, write))?;
+            let (region, _) = cx.mem.find(addr, bytes.into()).ok_or_else(|| outside(l, addr, bytes, write))?;
             f(cx.w, l, region, addr - region.base)?;
         }
     }
     Ok(())
 }
 
-/// The region that all active lanes access, and each lane's place in it: inactive ones have that of the lowest.
+/// The region that all active lanes access, whether what is live of it was written, and each lane's place in it: inactive
+/// ones have that of the lowest.
 #[inline(always)]
-fn together<'a>(cx: &mut Cpu<'a>, (min, max): (u64, u64), bytes: u32) -> Option<(&'a Region, [u64; 64])> {
+fn together<'a>(cx: &mut Cpu<'a>, (min, max): (u64, u64), bytes: u32) -> Option<(&'a Region, bool, [u64; 64])> {
     let exec = cx.w.exec();
     let span = max.wrapping_sub(min).checked_add(bytes.into());
-    let region = span.and_then(|n| cx.mem.find(min, n)).filter(|_| exec != 0)?;
+    let (region, whole) = span.and_then(|n| cx.mem.find(min, n)).filter(|_| exec != 0)?;
     let mut off = *cx.w.addr;
     for l in 0..64 {
         let a = if exec >> l & 1 != 0 { off[l] } else { min };
         off[l] = a.wrapping_sub(region.base);
     }
-    Some((region, off))
+    Some((region, whole, off))
 }
 
 #[inline(always)]
 fn load(cx: &mut Cpu<'_>, i: &Inst, range: (u64, u64), bytes: u32, part: Part) -> Step {
-    // The common case: one allocation, all of it written.
-    if let Some((region, off)) = together(cx, range, bytes).filter(|(r, _)| r.is_whole()) {
+    // The common case: one allocation, all that is live of it written, or all between the lanes.
+    let written = |region: &Region| {
+        let n = range.1 - range.0 + u64::from(bytes);
+        n <= NEAR && region.written(range.0 - region.base, n)
+    };
+    let found = together(cx, range, bytes);
+    if let Some((region, _, off)) = found.filter(|(region, whole, _)| *whole || written(region)) {
         let done = match bytes {
             8 => load_lanes::<2>(cx, i, region, &off, bytes, part),
             12 => load_lanes::<3>(cx, i, region, &off, bytes, part),
@@ -189,6 +198,7 @@ fn load_each(cx: &mut Cpu<'_>, i: &Inst, range: (u64, u64), bytes: u32, part: Pa
             let old = w.regs[d].0[l];
             w.regs[d].0[l] = merge(region.load(off, bytes), bytes, part, old);
             w.init[d] = w.init[d] & !(1 << l) | u64::from(known) << l;
+            w.note_hole(d, known);
             return Ok(());
         }
         for n in 0..(bytes / 4) as usize {
@@ -196,6 +206,7 @@ fn load_each(cx: &mut Cpu<'_>, i: &Inst, range: (u64, u64), bytes: u32, part: Pa
             let known = known || region.known(off, 4);
             w.regs[d + n].0[l] = region.load(off, 4);
             w.init[d + n] = w.init[d + n] & !(1 << l) | u64::from(known) << l;
+            w.note_hole(d + n, known);
         }
         Ok(())
     })
@@ -211,12 +222,14 @@ fn store(cx: &mut Cpu<'_>, i: &Inst, range: (u64, u64), bytes: u32, high: bool) 
     if exec == !0 && range.1.wrapping_sub(range.0) == 63 * u64::from(bytes) && bytes >= 4 && range.0 & 3 == 0 {
         // The common case: lanes side by side in one allocation.
         let row = (0..64).fold(0, |off, l| off | cx.w.addr[l] ^ (range.0 + l as u64 * u64::from(bytes))) == 0;
-        if let Some((region, off)) = together(cx, range, bytes).filter(|_| row) {
+        if let Some((region, whole, off)) = together(cx, range, bytes).filter(|_| row) {
             cx.tally.written += 64 * u64::from(bytes);
             for n in 0..words {
                 region.store_lanes(off[0] + 4 * n as u64, bytes, &cx.w.regs[d + n]);
             }
-            region.mark_row(off[0], bytes);
+            if !whole {
+                region.mark_row(off[0], bytes);
+            }
             return Ok(());
         }
     }

@@ -3,6 +3,7 @@
 use crate::counts::Counts;
 use crate::cpu::{Cpu, Lanes, Stop, Tally, Wave, fault};
 use crate::fault::{Cause, Fault, Location, What};
+use crate::inst::Class;
 use crate::lds::Lds;
 use crate::memory::{Memory, Region};
 use crate::program::{KernelInfo, Program};
@@ -17,8 +18,8 @@ const PACKET: u64 = 0x5800_0000_0000;
 const LDS_LIMIT: u32 = 65536;
 /// Instructions a wave runs before another has its turn, so that waves may wait for each other.
 const SLICE: u64 = 1 << 20;
-/// Instructions after which a wave is taken to run for ever.
-const LIMIT: u64 = 1 << 33;
+/// Instructions after which a wave is taken to run for ever, if the launch doesn't say otherwise.
+pub const LIMIT: u64 = 1 << 28;
 
 /// A launch of a kernel.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +34,11 @@ pub struct Launch<'a> {
     pub dynamic_lds: u32,
     /// The explicit arguments, each at its offset. Hidden ones are filled in.
     pub args: &'a [u8],
+    /// What the kernel may touch: addresses, and how many bytes from there on. With none of them it may touch every
+    /// allocation.
+    pub live: &'a [(u64, u64)],
+    /// Instructions after which a wave is taken to run for ever, see [`LIMIT`].
+    pub limit: u64,
 }
 
 /// Runs a launch to its end on `threads` host threads. Results don't depend on their number, except through the order of
@@ -43,14 +49,15 @@ pub fn run(program: &Program, memory: &Memory, launch: &Launch<'_>, threads: usi
     check(kernel, launch).map_err(refuse)?;
     let args = arguments(kernel, launch).ok_or_else(|| refuse("no memory for the arguments".into()))?;
     let packet = packet(kernel, launch).ok_or_else(|| refuse("no memory for the dispatch packet".into()))?;
-    let view = memory.view([Arc::new(args), Arc::new(packet), program.image.clone()]);
+    let own = [Arc::new(args), Arc::new(packet), program.image.clone()];
+    let view = View::of(memory, own, launch.live).map_err(|e| refuse(format!("what is live: {e}")))?;
     let groups: u64 = launch.grid.iter().map(|n| u64::from(*n)).product();
     let next = AtomicU64::new(0);
     let stopped = AtomicBool::new(false);
     // Of several faults the one of the first workgroup is reported, whatever thread ran it.
     let result = Mutex::new((Counts::default(), None::<(u64, Fault)>));
     let work = || {
-        let mut group = Group::new(program, kernel, launch, &view);
+        let mut group = Group::new(program, kernel, launch, (&view, memory));
         while !stopped.load(Relaxed) {
             let n = next.fetch_add(1, Relaxed);
             if n >= groups {
@@ -164,15 +171,23 @@ struct Group<'a> {
     kernel: &'a KernelInfo,
     launch: &'a Launch<'a>,
     view: &'a View,
+    memory: &'a Memory,
     waves: Vec<Wave>,
     states: Vec<State>,
+    /// Instructions that each wave ran.
+    ran: Vec<u64>,
     lds: Lds,
     tally: Tally,
     groups: u64,
 }
 
 impl<'a> Group<'a> {
-    fn new(program: &'a Program, kernel: &'a KernelInfo, launch: &'a Launch<'a>, view: &'a View) -> Group<'a> {
+    fn new(
+        program: &'a Program,
+        kernel: &'a KernelInfo,
+        launch: &'a Launch<'a>,
+        (view, memory): (&'a View, &'a Memory),
+    ) -> Group<'a> {
         let items = launch.block.iter().product::<u32>();
         let waves = items.div_ceil(64);
         let lds = Lds::new(kernel.lds_bytes + launch.dynamic_lds, waves as usize);
@@ -181,8 +196,10 @@ impl<'a> Group<'a> {
             kernel,
             launch,
             view,
+            memory,
             waves: (0..waves).map(|_| Wave::new(&program.consts)).collect(),
             states: vec![State::Ready; waves as usize],
+            ran: vec![0; waves as usize],
             lds,
             tally: Tally::default(),
             groups: 0,
@@ -203,7 +220,7 @@ impl<'a> Group<'a> {
         for w in 0..self.waves.len() {
             self.start(w, id);
         }
-        let mut ran = 0;
+        self.ran.fill(0);
         loop {
             for w in 0..self.waves.len() {
                 if self.states[w] == State::Ready {
@@ -215,10 +232,8 @@ impl<'a> Group<'a> {
                     };
                 }
             }
-            ran += SLICE;
-            if ran > LIMIT {
-                let cause = Cause { lane: None, what: What::Runaway { instructions: LIMIT } };
-                let w = self.states.iter().position(|s| *s == State::Ready).unwrap_or(0);
+            if let Some(w) = self.ran.iter().position(|ran| *ran > self.launch.limit) {
+                let cause = Cause { lane: None, what: What::Runaway { instructions: self.launch.limit } };
                 return Err(self.fault(cause, w, id));
             }
             if self.states.iter().all(|s| *s == State::Ended) {
@@ -275,7 +290,7 @@ impl<'a> Group<'a> {
         let (length, offset) = (kernel.preload & 0x7f, kernel.preload >> 7);
         for n in 0..length {
             let at = u64::from(offset + n) * 4;
-            let value = self.view.find(KERNARG + at, 4).map(|r| (r.load(at, 4), r.known(at, 4)));
+            let value = self.view.find(KERNARG + at, 4).map(|(r, _)| (r.load(at, 4), r.known(at, 4)));
             let (x, known) = value.unwrap_or((0, false));
             wave.set_s32(s, x, known);
             s += 1;
@@ -292,12 +307,14 @@ impl<'a> Group<'a> {
     fn step(&mut self, w: usize) -> Stop {
         let insts = &self.program.insts[..];
         let mut cx = Cpu { w: &mut self.waves[w], lds: &mut self.lds, mem: self.view, tally: &mut self.tally };
+        let ran = &mut self.ran[w];
         for _ in 0..SLICE {
             let Some(i) = insts.get(cx.w.pc) else {
                 let why = "execution leaves the listing".into();
                 return fault(Cause { lane: None, what: What::Unsupported { why } });
             };
             cx.w.pc += 1;
+            *ran += 1;
             cx.tally.class[i.class as usize] += 1;
             // SAFETY: `Decoder` takes the wide functions only if this CPU has the features they are compiled for.
             if let Err(stop) = unsafe { (i.run)(&mut cx, i) } {
@@ -319,6 +336,23 @@ impl<'a> Group<'a> {
             wave: w as u32,
             lane: cause.lane,
         };
-        cause.at(place, |addr| self.view.describe(addr))
+        cause.at(place, (self.view, self.memory), |reg| self.whence(w, reg))
+    }
+
+    /// The load that left a vector register of a wave without a value.
+    fn whence(&self, w: usize, reg: u16) -> Option<String> {
+        let at = (*self.waves[w].holes.get(reg as usize)? as usize).checked_sub(1)?;
+        let text = &self.program.texts[at];
+        let source = text.source.map_or(String::new(), |s| format!(", source {}", self.program.sources[s as usize]));
+        let what = match self.program.insts[at].class {
+            Class::Lds => {
+                "LDS that no wave had written before the last barrier; if another wave writes it, a barrier is missing"
+            }
+            _ => "memory that nothing had written",
+        };
+        Some(format!(
+            ": loaded by `{}` from {what}\n  loaded at pc {:#x}{source}",
+            text.text, self.program.insts[at].pc
+        ))
     }
 }

@@ -6,10 +6,10 @@
 //!
 //! # What it checks
 //!
-//! Accesses outside of allocations and of LDS, registers and memory used before anything was written to them, misaligned
+//! Accesses outside of allocations, of what is live in them ([`Launch::live`]) and of LDS, registers and memory used before anything was written to them, misaligned
 //! LDS accesses and atomics, barriers that not all work-items reach together, races on LDS between barriers, scratch
-//! memory (kernels of this project have none), and opcodes it doesn't know. Each fault names instruction, source line,
-//! workgroup, wave, lane and the nearest allocation.
+//! memory (kernels of this project have none), traps, waves that run for ever, and opcodes it doesn't know. Each fault names
+//! instruction, source line, workgroup, wave, lane and the nearest allocations.
 //!
 //! # What it does not model
 //!
@@ -69,7 +69,7 @@ mod view;
 
 pub use counts::Counts;
 pub use fault::{Fault, Location};
-pub use launch::{Launch, run};
+pub use launch::{LIMIT, Launch, run};
 pub use memory::Memory;
 pub use program::{ArgInfo, KernelInfo, LoadError, Program};
 pub use view::MemoryError;

@@ -5,7 +5,7 @@
 //! only touched through relaxed atomics of up to 8 bytes; a torn wider access is what the hardware may give as well.
 
 use crate::cpu::Lanes;
-use crate::view::{MemoryError, View};
+use crate::view::MemoryError;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -210,13 +210,24 @@ impl Region {
         }
     }
 
-    /// Notices that every byte was written, piece by piece.
-    fn settle(&self) {
-        let (whole, rest) = self.shadow.split_at((self.len / 8) as usize);
-        let tail = ((1u32 << (self.len % 8)) - 1) as u8;
-        if whole.iter().all(|s| s.load(Relaxed) == 0xff) && rest.iter().all(|s| s.load(Relaxed) & tail == tail) {
+    /// Whether all of `n` bytes were written, piece by piece; of every byte it is noted.
+    pub(crate) fn written(&self, off: u64, n: u64) -> bool {
+        if self.is_whole() || n == 0 {
+            return true;
+        }
+        let (first, last) = (off.next_multiple_of(8).min(off + n), (off + n) & !7);
+        let all = if first < last {
+            let bytes = &self.shadow[(first / 8) as usize..(last / 8) as usize];
+            self.known(off, (first - off) as u32)
+                && bytes.iter().all(|s| s.load(Relaxed) == 0xff)
+                && self.known(last, (off + n - last) as u32)
+        } else {
+            (off..off + n).all(|o| self.known(o, 1))
+        };
+        if all && n == self.len {
             self.whole.store(true, Relaxed);
         }
+        all
     }
 
     pub(crate) fn write(&self, off: u64, bytes: &[u8]) {
@@ -307,7 +318,7 @@ impl Memory {
         Ok(())
     }
 
-    fn region(&self, addr: u64, bytes: u64) -> Result<(Arc<Region>, u64), MemoryError> {
+    pub(crate) fn region(&self, addr: u64, bytes: u64) -> Result<(Arc<Region>, u64), MemoryError> {
         let t = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let at = t.regions.partition_point(|r| r.base <= addr);
         let region = at.checked_sub(1).map(|i| &t.regions[i]).filter(|r| r.contains(addr, bytes));
@@ -369,12 +380,9 @@ impl Memory {
         self.limit
     }
 
-    /// The memory as a launch sees it, with regions of its own beside the allocations.
-    pub(crate) fn view(&self, own: impl IntoIterator<Item = Arc<Region>>) -> View {
-        let t = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let regions: Vec<_> = t.regions.iter().cloned().chain(own).collect();
-        regions.iter().filter(|r| !r.is_whole()).for_each(|r| r.settle());
-        View::of(regions)
+    /// Every allocation, by ascending address.
+    pub(crate) fn regions(&self) -> Vec<Arc<Region>> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner).regions.clone()
     }
 }
 

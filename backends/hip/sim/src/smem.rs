@@ -19,13 +19,13 @@ fn load(cx: &mut Cpu<'_>, i: &Inst, n: u16) -> Step {
     let offset = if i.src[1].kind == crate::inst::Kind::Const { i.src[1].value } else { offset };
     let addr = base.wrapping_add(offset).wrapping_add(i.imm as u64) & !3;
     let bytes = u32::from(n) * 4;
-    let Some(region) = cx.mem.find(addr, bytes.into()) else {
+    let Some((region, whole)) = cx.mem.find(addr, bytes.into()) else {
         return Err(fault(Cause { lane: None, what: What::OutOfBounds { address: addr, bytes, write: false } }));
     };
     cx.tally.read += u64::from(bytes);
     for w in 0..n {
         let off = addr - region.base + 4 * u64::from(w);
-        let known = region.is_whole() || region.known(off, 4);
+        let known = whole || region.known(off, 4);
         let x = region.load(off, 4);
         cx.w.set_s32(i.dst.reg + w, x, known);
     }

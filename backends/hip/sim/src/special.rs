@@ -148,7 +148,10 @@ pub(crate) fn change(cx: &mut Cpu<'_>, i: &Inst, k: usize) {
         ([cx.w.regs[of(0)], cx.w.regs[of(last)]], [cx.w.init[of(0)], cx.w.init[of(last)]])
     } else {
         let (x, set) = cx.w.scalar(s, last + 1);
-        ([Lanes([x as u32; 64]), Lanes([(x >> 32) as u32; 64])], if set { [!0; 2] } else { [0; 2] })
+        // `op_sel` may pick one word of a pair, so each is known by itself.
+        let known = |w: u16| if s.kind == Kind::Scalar { cx.w.sknown(s.reg + w, 1) } else { set };
+        let ok = [0, last].map(|w| if known(w) { !0 } else { 0 });
+        ([Lanes([x as u32; 64]), Lanes([(x >> 32) as u32; 64])], ok)
     };
     if sp.dpp.is_some() && k == 0 {
         move_lanes(cx, sp, last as usize + 1, &mut x, &mut ok);

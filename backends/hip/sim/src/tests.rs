@@ -6,6 +6,7 @@ use crate::fault::What;
 use crate::lds::Lds;
 use crate::listing;
 use crate::memory::Memory;
+use crate::view::View;
 
 /// Runs one instruction on a wave that `set` prepared, as any CPU runs it and, where it can, with AVX-512.
 fn execute(text: &str, set: impl Fn(&mut Wave)) -> (Wave, Step) {
@@ -29,7 +30,8 @@ fn execute_as(text: &str, set: impl Fn(&mut Wave), wide: bool) -> (Wave, Step) {
     w.set_s64(126, !0, true);
     set(&mut w);
     let (mut lds, mut tally) = (Lds::new(1024, 1), Tally::default());
-    let view = Memory::new(0).view([]);
+    let memory = Memory::new(0);
+    let view = View::of(&memory, [], &[]).expect("nothing");
     let mut cx = Cpu { w: &mut w, lds: &mut lds, mem: &view, tally: &mut tally };
     // SAFETY: wide functions are only asked for where `wide_cpu` says that this CPU runs them.
     let step = unsafe { (inst.run)(&mut cx, &inst) };
@@ -311,4 +313,21 @@ fn nothing_known() {
         w.init[9] = 0xff;
     });
     assert_eq!(w.init[0], 0xff);
+}
+
+/// A pair of scalar registers of which an instruction takes one word may hold nothing in the other.
+#[test]
+fn one_word_of_a_scalar_pair() {
+    let run = |text| {
+        execute(text, |w| {
+            w.set_s32(2, f(3.0), true);
+            vector(w, 4, |_| f(2.0));
+            vector(w, 5, |_| f(5.0));
+        })
+    };
+    let (w, step) = run("v_pk_mul_f32 v[0:1], s[2:3], v[4:5] op_sel_hi:[0,1]");
+    assert!(step.is_ok(), "{}", explain(&step));
+    assert_eq!((w.regs[0].0[7], w.regs[1].0[7]), (f(6.0), f(15.0)));
+    let (_, step) = run("v_pk_mul_f32 v[0:1], s[2:3], v[4:5]");
+    assert!(explain(&step).contains("reg: 3"), "{}", explain(&step));
 }

@@ -4,6 +4,7 @@ use crate::cpu::{Lanes, Stop};
 use crate::fault::What;
 use crate::lds::Lds;
 use crate::memory::Memory;
+use crate::view::View;
 
 #[test]
 fn bank_conflicts() {
@@ -89,13 +90,14 @@ fn loads_of_64_lanes() {
     let a = m.alloc(1027, "a").expect("fits");
     let bytes: Vec<u8> = (0..1027u32).map(|i| (i * 7) as u8).collect();
     m.write(a, &bytes[..1000]).expect("inside");
-    assert!(!m.view([]).find(a, 1).expect("there").is_whole());
+    let view = || View::of(&m, [], &[]).expect("all of it");
+    assert!(!view().find(a, 1).expect("there").1);
     // The last bytes come piece by piece: a launch sees that all are there.
     m.write(a + 1000, &bytes[1000..1020]).expect("inside");
     (1020..1027).for_each(|i| m.write(a + i as u64, &bytes[i..=i]).expect("inside"));
-    let view = m.view([]);
-    let region = view.find(a, 1027).expect("there");
-    assert!(region.is_whole());
+    let view = view();
+    let (region, whole) = view.find(a, 1027).expect("there");
+    assert!(whole && region.is_whole());
     for (first, step) in [(0, 16), (3, 16), (2, 8), (4, 4), (1011, 0), (8, 8)] {
         let off: [u64; 64] = std::array::from_fn(|l| first + step * l as u64);
         let mut out = [Lanes::ZERO; 4];

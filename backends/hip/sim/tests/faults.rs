@@ -37,7 +37,7 @@ fn missing_barrier() {
         "missing_barrier",
         256,
         Fault::UninitialisedRegister { .. } | Fault::LdsRace { .. },
-        ["wave 0", "faults.hip:6"]
+        ["wave 0", "faults.hip:6", "loaded by `ds_read", "source", "faults.hip", "a barrier is missing"]
     );
 }
 
@@ -67,8 +67,66 @@ fn out_of_bounds() {
     assert!(launch(3).is_ok());
     let Err(f) = launch(4) else { panic!("row 4 of 4 was read") };
     assert!(matches!(f, Fault::OutOfBounds { bytes: 4, write: false, .. }), "{f}");
-    assert!(f.to_string().contains("0 after the end of `rows` of 1024 bytes"), "{f}");
+    assert!(f.to_string().contains("outside every allocation (0 after the end of `rows` of 1024 bytes"), "{f}");
+    assert!(f.to_string().contains(" before `y` of 256 bytes)"), "{f}");
     assert!(f.to_string().contains("workgroup (3, 0, 0), wave 0, lane 0"), "{f}");
+}
+
+/// What is in an allocation but not live is out of bounds, for reads and for writes.
+#[test]
+fn past_what_is_live() {
+    let Some(p) = compile("faults.hip") else { return };
+    let launch = |from: i32, to: i32, live: &dyn Fn(u64, u64) -> Vec<(u64, u64)>| {
+        let mut b = Bench::new();
+        let (x, y) = (b.f32s("x", &[1.0; 256]), b.output("y", 1024));
+        b.i32(from);
+        b.i32(to);
+        let found = b.run_within(&p, "row_at", (1, 64), &live(x, y));
+        found.map(|_| ()).map_err(|f| f.to_string())
+    };
+    let half = |x, y| vec![(x, 512), (y, 512)];
+    assert_eq!(launch(0, 0, &half), Ok(()));
+    assert_eq!(launch(256, 256, &half), Ok(()));
+    // One buffer as two arguments, of which the second is the longer.
+    assert_eq!(launch(512, 512, &|x, y| vec![(x, 512), (x, 768), (y, 1024), (y, 4)]), Ok(()));
+    let from_512 = |x, y| vec![(x + 512, 256), (x, 256), (y, 256)];
+    assert_eq!(launch(512, 0, &from_512), Ok(()));
+    type Live<'a> = &'a dyn Fn(u64, u64) -> Vec<(u64, u64)>;
+    let cases: [(i32, i32, Live<'_>, &[&str]); 6] = [
+        (512, 0, &half, &["reads 4 bytes", "past the live 512 bytes of `x` (byte 512 of `x` of 1024 bytes)", "lane 0"]),
+        (260, 0, &half, &["past the live 512 bytes of `x` (byte 512", "lane 63"]),
+        (0, 260, &half, &["writes 4 bytes", "past the live 512 bytes of `y` (byte 512", "lane 63"]),
+        (768, 0, &from_512, &["past the live 256 bytes of `x` from byte 512 on (byte 768"]),
+        (0, 1020, &|x, y| vec![(x, 1024), (y, 1024)], &["outside every allocation (0 after the end of `y` of 1024"]),
+        (
+            0,
+            0,
+            &|x, _| vec![(x, 1024)],
+            &["memory that the launch was not given (byte 0 of `y`", "after the end of `x`"],
+        ),
+    ];
+    for (from, to, live, said) in cases {
+        let text = launch(from, to, live).expect_err("it is caught");
+        assert!(said.iter().all(|s| text.contains(s)), "{said:?}\n{text}");
+    }
+    let more = launch(0, 0, &|x, _| vec![(x, 1028)]).expect_err("there is not as much");
+    assert!(more.contains("bad launch"), "{more}");
+}
+
+#[test]
+fn traps_and_endless_kernels() {
+    let Some(p) = compile("faults.hip") else { return };
+    let run = |kernel: &str, block| {
+        let mut b = Bench::new();
+        b.f32s("x", &[-1.0; 128]);
+        b.output("y", 512);
+        b.run(&p, kernel, 1, block).map(|_| ())
+    };
+    let trapped = run("trap", 64).expect_err("it traps");
+    assert!(matches!(trapped, Fault::Trap { .. }) && trapped.to_string().contains("the kernel trapped"), "{trapped}");
+    let endless = run("endless", 64).expect_err("it is stopped");
+    assert!(matches!(endless, Fault::Runaway { .. }), "{endless}");
+    assert_eq!(run("many_barriers", 128), Ok(()));
 }
 
 #[test]

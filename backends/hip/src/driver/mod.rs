@@ -168,8 +168,10 @@ pub trait Stream: Send {
     /// Device to device.
     fn copy(&mut self, from: Pointer, to: Pointer, bytes: usize) -> Result<(), DriverError>;
 
-    /// Runs a kernel; `args` are packed as its parameters are declared.
-    fn launch(&mut self, kernel: Function, size: Size, args: &[u8]) -> Result<(), DriverError>;
+    /// Runs a kernel; `args` are packed as its parameters are declared. `live`: addresses, and how many bytes from there on
+    /// the kernel may touch, for drivers that check; none of them is no limit.
+    fn launch(&mut self, kernel: Function, size: Size, args: &[u8], live: &[(Pointer, u64)])
+    -> Result<(), DriverError>;
 
     /// Waits for everything before.
     fn wait(&mut self) -> Result<(), DriverError>;

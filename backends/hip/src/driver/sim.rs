@@ -18,6 +18,16 @@ const MEMORY: u64 = 192 << 30;
 /// Compute units of an MI300X.
 const UNITS: u32 = 304;
 
+/// Instructions after which a wave is taken to run for ever, in place of the emulator's own limit.
+pub const LIMIT_VARIABLE: &str = "GRETA_SIM_INSTRUCTIONS";
+
+/// The limit that the variable gives.
+fn limit(given: Option<&str>) -> Result<u64, DriverError> {
+    let Some(text) = given.filter(|t| !t.is_empty()) else { return Ok(greta_gfx942::LIMIT) };
+    let wrong = || DriverError::Absent(format!("{LIMIT_VARIABLE}={text}: expected a number of instructions above 0"));
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(wrong)
+}
+
 /// The driver.
 #[derive(Clone, Debug)]
 pub struct Sim {
@@ -33,20 +43,20 @@ impl Driver for Sim {
     }
 
     fn devices(&self) -> Result<Vec<DeviceInfo>, DriverError> {
-        Clang::get()?;
-        Ok(vec![self.info()])
+        Ok(vec![self.info()?])
     }
 
     fn open(&self, ordinal: usize) -> Result<Arc<dyn Device>, DriverError> {
         if ordinal > 0 {
             return Err(DriverError::Absent(format!("there is no device {ordinal}; the emulated one is number 0")));
         }
-        Clang::get()?;
+        let limit = limit(std::env::var(LIMIT_VARIABLE).ok().as_deref())?;
         Ok(Arc::new(SimDevice(Arc::new(Shared {
-            info: self.info(),
+            info: self.info()?,
             memory: Memory::new(MEMORY),
             threads: self.threads,
             kernels: self.kernels.clone(),
+            limit,
             modules: Mutex::default(),
             functions: RwLock::default(),
             profile: Mutex::default(),
@@ -55,9 +65,13 @@ impl Driver for Sim {
 }
 
 impl Sim {
-    fn info(&self) -> DeviceInfo {
-        let name = format!("gfx942 emulator on {} host threads", self.threads);
-        DeviceInfo { name, target: Target::Gfx942, memory: MEMORY, units: UNITS, driver: "emulator".into() }
+    /// The name says what decides a run's bits: records of runs keep it.
+    fn info(&self) -> Result<DeviceInfo, DriverError> {
+        let clang = Clang::get()?;
+        let kernels = crate::compile::describe_sources(self.kernels.as_deref())?;
+        let name =
+            format!("gfx942 emulator on {} host threads, clang {}, kernels {kernels}", self.threads, clang.number());
+        Ok(DeviceInfo { name, target: Target::Gfx942, memory: MEMORY, units: UNITS, driver: "emulator".into() })
     }
 }
 
@@ -74,6 +88,7 @@ struct Shared {
     memory: Memory,
     threads: usize,
     kernels: Option<PathBuf>,
+    limit: u64,
     modules: Mutex<HashMap<Source, Arc<Program>>>,
     functions: RwLock<Vec<Kernel>>,
     profile: Mutex<BTreeMap<(String, String), Cost>>,
@@ -190,8 +205,8 @@ impl Cost {
     }
 }
 
-/// A launch that was noted.
-type Noted = (Function, Size, Vec<u8>);
+/// A launch that was noted: with its arguments and what is live.
+type Noted = (Function, Size, Vec<u8>, Vec<(Pointer, u64)>);
 
 struct SimStream {
     device: Arc<Shared>,
@@ -201,7 +216,7 @@ struct SimStream {
 }
 
 impl SimStream {
-    fn run(&self, kernel: Function, size: Size, args: &[u8]) -> Result<(), DriverError> {
+    fn run(&self, kernel: Function, size: Size, args: &[u8], live: &[(Pointer, u64)]) -> Result<(), DriverError> {
         let found = {
             let functions = self.device.functions.read().unwrap_or_else(PoisonError::into_inner);
             functions.get(kernel.0 as usize).cloned()
@@ -209,7 +224,16 @@ impl SimStream {
         let Some(k) = found else {
             return Err(DriverError::Call { call: "launch", why: format!("there is no function {}", kernel.0) });
         };
-        let launch = Launch { kernel: &k.name, grid: size.grid, block: [size.block, 1, 1], dynamic_lds: 0, args };
+        let live: Vec<(u64, u64)> = live.iter().map(|(at, bytes)| (at.0, *bytes)).collect();
+        let launch = Launch {
+            kernel: &k.name,
+            grid: size.grid,
+            block: [size.block, 1, 1],
+            dynamic_lds: 0,
+            args,
+            live: &live,
+            limit: self.device.limit,
+        };
         let start = Instant::now();
         let counts: Counts = greta_gfx942::run(&k.program, &self.device.memory, &launch, self.device.threads)
             .map_err(|fault| DriverError::Fault(fault.to_string()))?;
@@ -239,13 +263,19 @@ impl Stream for SimStream {
         self.device.memory.copy(to.0, from.0, bytes as u64).map_err(Self::call("copy"))
     }
 
-    fn launch(&mut self, kernel: Function, size: Size, args: &[u8]) -> Result<(), DriverError> {
+    fn launch(
+        &mut self,
+        kernel: Function,
+        size: Size,
+        args: &[u8],
+        live: &[(Pointer, u64)],
+    ) -> Result<(), DriverError> {
         match &mut self.noted {
             Some(list) => {
-                list.push((kernel, size, args.to_vec()));
+                list.push((kernel, size, args.to_vec(), live.to_vec()));
                 Ok(())
             }
-            None => self.run(kernel, size, args),
+            None => self.run(kernel, size, args, live),
         }
     }
 
@@ -279,6 +309,6 @@ impl Stream for SimStream {
     fn replay(&mut self, captured: Captured) -> Result<(), DriverError> {
         let none = || DriverError::Call { call: "replay", why: "nothing was captured".into() };
         let list = self.captured.get(captured.0 as usize).ok_or_else(none)?;
-        list.iter().try_for_each(|(kernel, size, args)| self.run(*kernel, *size, args))
+        list.iter().try_for_each(|(kernel, size, args, live)| self.run(*kernel, *size, args, live))
     }
 }

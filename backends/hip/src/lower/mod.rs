@@ -6,6 +6,7 @@ mod cache_write;
 mod elementwise;
 mod embed;
 pub mod fault;
+mod live;
 mod matmul;
 mod quantize;
 mod rmsnorm;
@@ -99,13 +100,15 @@ pub struct Launch {
     pub args: SmallVec<[Arg; 12]>,
     /// Bytes of [`Buffer::Scratch`] it uses.
     pub scratch: u64,
+    /// How many bytes of its buffers hold a value in this step. The kernel has no business behind them.
+    pub live: SmallVec<[(Buffer, u64); 8]>,
 }
 
 impl Launch {
     /// With one workgroup of 256 threads; the builder's methods say the rest.
     pub fn new(source: Source, kernel: &'static str) -> Launch {
         let size = Size { grid: [1; 3], block: THREADS };
-        Launch { source, kernel, size, lds: 0, args: SmallVec::new(), scratch: 0 }
+        Launch { source, kernel, size, lds: 0, args: SmallVec::new(), scratch: 0, live: SmallVec::new() }
     }
 
     fn grid(mut self, x: usize, y: usize, z: usize) -> Launch {
@@ -130,6 +133,11 @@ impl Launch {
 
     fn float(mut self, v: f32) -> Launch {
         self.args.push(Arg::F32(v));
+        self
+    }
+
+    fn live(mut self, list: impl IntoIterator<Item = (Buffer, usize)>) -> Launch {
+        self.live.extend(list.into_iter().map(|(b, bytes)| (b, bytes as u64)));
         self
     }
 
@@ -216,7 +224,7 @@ pub fn routes_of(op: &Op, ins: &[&TensorDesc]) -> &'static [&'static str] {
 
 /// An op's kernels for a step, in order. What [`supports`] refuses does not get here.
 pub fn lower(op: &Op, n: &Node<'_>, step: &Step) -> Vec<Launch> {
-    match op {
+    let mut launches = match op {
         Op::Embed(_) => vec![embed::lower(n, step)],
         Op::Dequant(_) => vec![embed::dequant(n)],
         Op::Quantize(_) => vec![quantize::lower(n, step)],
@@ -231,7 +239,9 @@ pub fn lower(op: &Op, n: &Node<'_>, step: &Step) -> Vec<Launch> {
             Pattern::NormQuantize => vec![rmsnorm::quantized(f, n, step)],
             Pattern::SwigluQuantize => vec![swiglu::quantized(n, step)],
         },
-    }
+    };
+    live::fence(&mut launches, op, n, step);
+    launches
 }
 
 /// Whether there is a kernel for these operands; if not, why.

@@ -9,12 +9,21 @@ pub const STATS_BYTES: u64 = 64;
 /// What the kernel's partial sums take.
 const LDS: u32 = 256 * (3 * 8 + 7 * 4);
 
-/// `rows` of them, named by a list; statistics, kept values and the list lie in the step's side buffer.
-pub fn stats(value: Buffer, dtype: DType, cols: usize, keep: usize, rows: usize, side: [u64; 3]) -> Launch {
+/// `rows` of them, named by a list; statistics, kept values and the list lie in the step's side buffer. The value has
+/// `bytes`.
+pub fn stats(
+    (value, bytes): (Buffer, usize),
+    dtype: DType,
+    cols: usize,
+    keep: usize,
+    rows: usize,
+    side: [u64; 3],
+) -> Launch {
     let [stats, kept, list] = side.map(Buffer::Side);
     Launch::new(Source::of("stats.hip").with("TYPE", dtype.name()), "stats")
         .grid(rows, 1, 1)
         .lds(LDS)
         .buffers([stats, kept, value, list])
         .sizes([cols, keep])
+        .live([(value, bytes), (stats, rows * STATS_BYTES as usize), (kept, rows * keep * 4), (list, rows * 4)])
 }

@@ -23,17 +23,22 @@ pub struct TopK {
 pub fn top_k(logits: Buffer, k: TopK, to: u64) -> [Launch; 2] {
     let slices = k.vocab.div_ceil(SLICE);
     let source = || Source::of("topk.hip");
+    let parts = k.rows * slices * k.want * 8;
+    let live = [(Buffer::Scratch, parts), (logits, k.rows * k.vocab * 4)];
     [
         Launch::new(source(), "topk_parts")
             .grid(slices, k.rows, 1)
             .lds(LDS)
             .buffers([Buffer::Scratch, logits])
             .sizes([k.vocab, k.want])
-            .scratch((k.rows * slices * k.want * 8) as u64),
+            .live(live)
+            .scratch(parts as u64),
         Launch::new(source(), "topk_merge")
             .grid(k.rows, 1, 1)
             .lds(LDS)
             .buffers([Buffer::Side(to), Buffer::Scratch, logits])
-            .sizes([k.vocab, slices * k.want, k.want]),
+            .sizes([k.vocab, slices * k.want, k.want])
+            .live(live)
+            .live([(Buffer::Side(to), k.rows * k.want * 8)]),
     ]
 }

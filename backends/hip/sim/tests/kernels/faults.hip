@@ -85,3 +85,24 @@ extern "C" __global__ __launch_bounds__(256) void histogram(const u32* x, u32* y
   barrier();
   if (tid_x() < 16) y[tid_x()] = bins[tid_x()];
 }
+// A row of 64 values from x at byte `from` to y at byte `to`.
+extern "C" __global__ __launch_bounds__(64) void row_at(const float* x, float* y, i32 from, i32 to) {
+  y[to / 4 + lane()] = x[from / 4 + lane()];
+}
+extern "C" __global__ __launch_bounds__(64) void trap(const float* x, float* y) {
+  if (x[lane()] < 0.f) __builtin_trap();
+  y[lane()] = x[lane()];
+}
+extern "C" __global__ __launch_bounds__(64) void endless(const float* x, volatile float* y) {
+  for (;;) y[lane()] = x[lane()];
+}
+// A barrier in each of many turns is no endless loop.
+extern "C" __global__ __launch_bounds__(128) void many_barriers(const float* x, float* y) {
+  __shared__ float t[128];
+  t[tid_x()] = 0.f;
+  for (int i = 0; i < 1000; i++) {
+    barrier();
+    t[tid_x()] += x[tid_x()];
+  }
+  y[tid_x()] = t[tid_x()];
+}

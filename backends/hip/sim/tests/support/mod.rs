@@ -114,7 +114,19 @@ impl Bench {
     }
 
     pub fn run(&self, program: &Program, kernel: &str, grid: u32, block: u32) -> Result<Counts, Fault> {
-        let launch = Launch { kernel, grid: [grid, 1, 1], block: [block, 1, 1], dynamic_lds: 0, args: &self.args };
+        self.run_within(program, kernel, (grid, block), &[])
+    }
+
+    /// With a fence around what is live.
+    pub fn run_within(
+        &self,
+        program: &Program,
+        kernel: &str,
+        (grid, block): (u32, u32),
+        live: &[(u64, u64)],
+    ) -> Result<Counts, Fault> {
+        let (grid, block) = ([grid, 1, 1], [block, 1, 1]);
+        let launch = Launch { kernel, grid, block, dynamic_lds: 0, args: &self.args, live, limit: 1 << 22 };
         run(program, &self.memory, &launch, 2)
     }
 

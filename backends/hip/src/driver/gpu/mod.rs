@@ -159,10 +159,9 @@ impl<A: Api> Shared<A> {
         let Image { code, log } = A::compile(&Unit { name, text, headers: &headers, options: &options })
             .map_err(|e| failed(e.to_string()))?;
         if !log.trim().is_empty() && self.kernels.is_some() {
-            eprintln!("{source}: {}", log.trim());
+            compile::notice(&format!("{source}:\n{}", log.trim()));
         }
-        // A cache that can't be written costs time, nothing else.
-        let _ = cache::store(&key, [&code]);
+        cache::store(&key, [&code]);
         Ok(code)
     }
 }

@@ -89,7 +89,7 @@ impl<A: Api> Stream for GpuStream<A> {
         A::copy(to.0, from.0, bytes, self.stream)
     }
 
-    fn launch(&mut self, kernel: Function, size: Size, args: &[u8]) -> Result<(), DriverError> {
+    fn launch(&mut self, kernel: Function, size: Size, args: &[u8], _: &[(Pointer, u64)]) -> Result<(), DriverError> {
         self.device.enter()?;
         let function = self.handle(kernel)?;
         let timed = self.device.counting.load(Relaxed) && !self.capturing;
