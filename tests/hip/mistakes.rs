@@ -85,7 +85,7 @@ pub fn past_live() -> Result<(), Outcome> {
         [("out[i] =", "out[i + 256] =", "writes 4 bytes"), ("= a[i] +", "= a[i + 256] +", "reads 4 bytes")]
     {
         let dir = changed("add.hip", from, to)?;
-        let backend = Hip::open(":sim", HipOptions { threads: 1, kernels: Some(dir.path().into()) })?;
+        let backend = Hip::open(":sim", HipOptions { kernels: Some(dir.path().into()), ..HipOptions::threads(1) })?;
         let engine = Engine::new(model.clone(), &backend, &EngineOptions::default())?;
         let got = engine.context()?.prefill(&[1, 2, 3], &mut |_, _| true);
         let text = got.map_or_else(|e| e.to_string(), |_| "it ran".into());
@@ -130,7 +130,7 @@ pub fn planted() -> Result<(), Outcome> {
     let mut failures = Vec::new();
     for m in MISTAKES {
         let dir = changed(m.file, m.from, m.to)?;
-        let backend = Hip::open(":sim", HipOptions { threads: 1, kernels: Some(dir.path().into()) })?;
+        let backend = Hip::open(":sim", HipOptions { kernels: Some(dir.path().into()), ..HipOptions::threads(1) })?;
         let routes: Vec<RouteRule> =
             m.route.iter().map(|r| format!("out={r}").parse()).collect::<Result<_, _>>().map_err(Outcome::Failed)?;
         let cases: Vec<_> = Op::cases().into_iter().filter(|c| c.title().starts_with(m.case)).collect();

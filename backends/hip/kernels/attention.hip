@@ -28,6 +28,7 @@
 KERNEL __launch_bounds__(256) void attention_tile(float *__restrict__ out, const float *q, const Element *keys,
                                                   const Element *values, const i32 *positions, const i32 *seqs,
                                                   const i32 *table, Shape s) {
+  await_inputs();
   __shared__ Shared sh;
   u32 kv_head = block_y(), first = block_x() * ROWS, all = s.tokens * (s.heads / s.kv_heads);
   u32 count = all - first < ROWS ? all - first : ROWS;
@@ -88,6 +89,7 @@ KERNEL __launch_bounds__(256) void attention_tile(float *__restrict__ out, const
 KERNEL __launch_bounds__(256) void attention_part(float *__restrict__ parts, const float *q, const Element *keys,
                                                   const Element *values, const i32 *positions, const i32 *seqs,
                                                   const i32 *table, Shape s, u32 segments) {
+  await_inputs();
   __shared__ Shared sh;
   u32 group = s.heads / s.kv_heads, tiles = (group + ROWS - 1) / ROWS;
   u32 kv_head = block_y(), token = block_z() / tiles, begin = block_z() % tiles * ROWS, segment = block_x();
@@ -123,6 +125,7 @@ KERNEL __launch_bounds__(256) void attention_part(float *__restrict__ parts, con
 // grid: (heads, tokens); a thread a value.
 KERNEL __launch_bounds__(256) void attention_merge(float *out, const float *parts, const i32 *positions, u32 heads,
                                                    u32 segments) {
+  await_inputs();
   u32 d = thread_x(), head = block_x(), token = block_y();
   if (d >= HEAD_DIM) return;
   const float *from = parts + ((u64)token * heads + head) * segments * (HEAD_DIM + 2);

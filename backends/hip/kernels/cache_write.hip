@@ -3,6 +3,7 @@
 
 KERNEL __launch_bounds__(256) void cache_write_f32(float *cache, const float *rows, const i32 *slots, u32 tokens, u32 width,
                                                    u32 cache_slots) {
+  await_inputs();
   u32 i = block_x() * 256 + thread_x();
   if (i >= tokens * width) return;
   u32 slot = (u32)slots[i / width];
@@ -11,6 +12,7 @@ KERNEL __launch_bounds__(256) void cache_write_f32(float *cache, const float *ro
 
 KERNEL __launch_bounds__(256) void cache_write_f16(u16 *cache, const float *rows, const i32 *slots, u32 tokens, u32 width,
                                                    u32 cache_slots) {
+  await_inputs();
   u32 i = block_x() * 256 + thread_x();
   if (i >= tokens * width) return;
   u32 slot = (u32)slots[i / width];

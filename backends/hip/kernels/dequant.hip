@@ -10,6 +10,7 @@ template <bool WHOLE> DEV void decode(float *to, const u8 *row, u32 k) {
 }
 
 KERNEL __launch_bounds__(256) void dequant(float *out, const u8 *w, u32 rows, u32 k) {
+  await_inputs();
   u32 row = block_x() * ROWS + thread_x() / LANES;
   if (row >= rows) return;
   float *to = out + (u64)row * k;

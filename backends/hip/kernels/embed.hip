@@ -7,6 +7,7 @@ template <bool WHOLE> DEV void decode(float *to, const u8 *row, u32 k) {
 }
 
 KERNEL __launch_bounds__(256) void embed(float *out, const u8 *table, const i32 *ids, u32 table_rows, u32 k, u32 t) {
+  await_inputs();
   u32 token = block_x();
   if (token >= t) return;
   float *to = out + (u64)token * k;

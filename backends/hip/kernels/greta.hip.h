@@ -78,6 +78,23 @@ DEV void barrier() {
 #endif
 }
 
+// First in every kernel, before it reads or writes what another kernel writes or reads. NVIDIA's GPUs start a kernel while
+// the one before it is still running; from here on that one is through. What no kernel writes, weights that is, may be asked
+// for before.
+DEV void await_inputs() {
+#if !GRETA_AMD && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Brings the lines of a weight's row to the second-level cache, with 32 lanes; nothing waits for them.
+DEV void fetch_row([[maybe_unused]] const u8 *row, [[maybe_unused]] u64 bytes, [[maybe_unused]] u32 lane) {
+#if !GRETA_AMD
+  for (u64 at = lane * 128; at < bytes; at += 32 * 128) asm volatile("prefetch.global.L2 [%0];" ::"l"(row + at));
+#endif
+}
+
 // ---- bits
 
 #if defined(__clang__)

@@ -122,6 +122,7 @@ template <u32 LEVEL, class AddChain> DEV void sum_tree(u32 chain, float acc[OUTP
 
 KERNEL __launch_bounds__(256, 2) void matmul_int8(float *out, const u8 *w, const i8 *codes, const float *scales, u32 n,
                                                   u32 k, u32 t) {
+  await_inputs();
   __shared__ Stage stages[STAGES];
   u32 groups = k / 32, row0 = block_x() * BLOCK, token0 = block_y() * BLOCK;
   u32 wave = thread_x() / WAVE;

@@ -83,10 +83,12 @@ template <u32 TOKENS> DEV void matmul(float *out, const u8 *w, const float *x, u
 
 KERNEL __launch_bounds__(256) ENOUGH_WAVES(4) void matmul_exact_t1(float *out, const u8 *w, const float *x, u32 n,
                                                                    u32 k, u32 t) {
+  await_inputs();
   matmul<1>(out, w, x, n, k, t);
 }
 
 KERNEL __launch_bounds__(256) ENOUGH_WAVES(4) void matmul_exact_t4(float *out, const u8 *w, const float *x, u32 n,
                                                                    u32 k, u32 t) {
+  await_inputs();
   matmul<4>(out, w, x, n, k, t);
 }

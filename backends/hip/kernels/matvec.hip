@@ -53,6 +53,8 @@ DEV void matvec(float *out, const u8 *w, const i8 *codes, const float *scales, u
   u32 first = block_y() * TOKENS;
   // Rows and tokens past the end repeat the last one; only their stores are left out.
   const u8 *w_row = w + (u64)(row < n ? row : n - 1) * row_bytes(k);
+  fetch_row(w_row, row_bytes(k), chain);
+  await_inputs();
   Tokens<TOKENS> x;
 #pragma unroll
   for (u32 i = 0; i < TOKENS; i++) {

@@ -2,6 +2,7 @@
 #include "quantize.hip.h"
 
 KERNEL __launch_bounds__(256) void quantize(i8 *codes, float *scales, const float *x, u32 blocks) {
+  await_inputs();
   u32 block = block_x() * 8 + thread_x() / 32;
   if (block >= blocks) return; // whole blocks of lanes leave
   u32 at = block * 32 + thread_x() % 32;

@@ -8,6 +8,7 @@
 DEV float inverse_rms(const float *x, u32 n, float eps) {
   __shared__ float part[8];
   float sum = 0.0f;
+#pragma unroll 8
   for (u32 i = thread_x(); i < n; i += 256) {
 #ifdef FAULT_HALF_WAVE
     if (i % 64 >= 32) continue;
@@ -24,18 +25,28 @@ DEV float inverse_rms(const float *x, u32 n, float eps) {
   return 1.0f / sqrt_(ss / (float)n + eps);
 }
 
-KERNEL __launch_bounds__(256) void rmsnorm(float *out, const float *x, const float *weight, u32 n, float eps) {
+// Both: grid (rows, slices). A workgroup looks at its whole row and makes `slice` values of it, a multiple of 256, so that
+// few rows keep more than a few compute units busy.
+
+KERNEL __launch_bounds__(256) void rmsnorm(float *__restrict__ out, const float *x, const float *weight, u32 n, u32 slice,
+                                           float eps) {
+  await_inputs();
   u64 row = (u64)block_x() * n;
   float inv = inverse_rms(x + row, n, eps);
-  for (u32 i = thread_x(); i < n; i += 256) out[row + i] = x[row + i] * inv * weight[i];
+  u32 begin = block_y() * slice, end = begin + slice < n ? begin + slice : n;
+#pragma unroll 4
+  for (u32 i = begin + thread_x(); i < end; i += 256) out[row + i] = x[row + i] * inv * weight[i];
 }
 
 // The same, then `quantize`: 32 lanes a block.
-KERNEL __launch_bounds__(256) void rmsnorm_quantize(i8 *codes, float *scales, const float *x, const float *weight, u32 n,
-                                                    float eps) {
+KERNEL __launch_bounds__(256) void rmsnorm_quantize(i8 *__restrict__ codes, float *__restrict__ scales, const float *x,
+                                                    const float *weight, u32 n, u32 slice, float eps) {
+  await_inputs();
   u64 row = (u64)block_x() * n;
   float inv = inverse_rms(x + row, n, eps);
-  for (u32 i = thread_x(); i < n; i += 256) { // n is whole blocks
+  u32 begin = block_y() * slice, end = begin + slice < n ? begin + slice : n;
+#pragma unroll 4
+  for (u32 i = begin + thread_x(); i < end; i += 256) { // n is whole blocks
     float scale;
     i8 code = quantize32(x[row + i] * inv * weight[i], &scale);
     codes[row + i] = code;

@@ -7,6 +7,7 @@
 
 KERNEL __launch_bounds__(256) void rope(float *out, const float *x, const i32 *positions, const float *turns, u32 tokens,
                                         u32 width, u32 head_dim, u32 dims, u32 adjacent) {
+  await_inputs();
   u32 half = (head_dim + 1) / 2, heads = width / head_dim;
   u32 i = block_x() * 256 + thread_x();
   if (i >= tokens * heads * half) return;

@@ -46,6 +46,7 @@ DEV void add_hash(u32 bits, u32 at, u32 *low, u32 *high) {
 
 // `rows` names the rows; `out` and `kept` have one entry for each. Rows are `cols` elements apart; `keep` of each are kept.
 KERNEL __launch_bounds__(256) void stats(Stats *out, u32 *kept, const Element *values, const i32 *rows, u32 cols, u32 keep) {
+  await_inputs();
   __shared__ double sums[3][256];
   __shared__ u32 counts[5][256];
   __shared__ i32 ends[2][256];

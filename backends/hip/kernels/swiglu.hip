@@ -12,6 +12,7 @@ DEV float silu_times(float g, float up) {
 }
 
 KERNEL __launch_bounds__(256) void swiglu(float *out, const float *gate, const float *up, u32 count) {
+  await_inputs();
   u32 i = block_x() * 256 + thread_x();
   if (i < count) out[i] = silu_times(gate[i], up[i]);
 }
@@ -19,6 +20,7 @@ KERNEL __launch_bounds__(256) void swiglu(float *out, const float *gate, const f
 // The same, then `quantize`: 32 lanes a block.
 KERNEL __launch_bounds__(256) void swiglu_quantize(i8 *codes, float *scales, const float *gate, const float *up,
                                                    u32 blocks) {
+  await_inputs();
   u32 block = block_x() * 8 + thread_x() / 32;
   if (block >= blocks) return; // whole blocks of lanes leave
   u32 at = block * 32 + thread_x() % 32;

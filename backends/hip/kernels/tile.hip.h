@@ -76,8 +76,19 @@ struct Sums {
 };
 
 DEV Fragment load_fragment(const Bytes8 *planes, u32 length, u32 first) {
+#ifdef FAULT_OPERANDS_TRANSPOSED
+  // Byte k of row r is taken from byte r of row k, in either half.
+  u32 words[4] = {}; // rows r and r + 8, their halves
+  for (u32 i = 0; i < 16; i++) {
+    u32 k = lane_id() % 4 * 4 + i % 4, r = lane_id() / 4 + i / 8 * 8;
+    u32 word = planes[r / 4 * length + first + k].half[i / 4 % 2];
+    words[i / 4] |= (word >> 8 * (r % 4) & 255) << 8 * (i % 4);
+  }
+  return {{{words[0], words[1]}}, {{words[2], words[3]}}};
+#else
   const Bytes8 *p = planes + lane_id() % 4 * length + first + lane_id() / 4;
   return {p[0], p[8]};
+#endif
 }
 DEV Sums multiply(Fragment rows, Fragment columns, i32 from) {
   Sums s;

@@ -36,6 +36,7 @@ DEV u64 largest(u64 key, u64 *part) {
 
 // parts[row][slice][want]; absent ones are 0.
 KERNEL __launch_bounds__(256) void topk_parts(u64 *parts, const float *logits, u32 vocab, u32 want) {
+  await_inputs();
   __shared__ u64 part[8];
   u64 mine[SLICE / 256];
   u32 first = block_x() * SLICE, slices = (vocab + SLICE - 1) / SLICE;
@@ -57,6 +58,7 @@ KERNEL __launch_bounds__(256) void topk_parts(u64 *parts, const float *logits, u
 // top[row][want] as (id, bits of the logit).
 KERNEL __launch_bounds__(256) void topk_merge(u32 *top, const u64 *parts, const float *logits, u32 vocab, u32 count,
                                               u32 want) {
+  await_inputs();
   __shared__ u64 part[8];
   const u64 *keys = parts + (u64)block_x() * count;
   u64 last = ~0ull;

@@ -11,7 +11,7 @@ use greta_backend::{
     BackendError, CompileOptions, Executable, Injection, Interrupt, KvConfig, Phase, RouteRule, Session, Weights,
 };
 use greta_graph::{Graph, Kind, NodeId, Plan, StateRole, Value};
-use greta_ops::{Bindings, DType, HostTensor, Op, TensorDesc};
+use greta_ops::{Bindings, Cost, DType, HostTensor, Op, TensorDesc};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -48,6 +48,8 @@ pub(crate) struct Compiled {
 pub(crate) struct Ready {
     pub function: Function,
     pub launch: Launch,
+    /// What it has to move and to do at least; found out where launches are timed.
+    pub cost: Cost,
 }
 
 pub(crate) fn compile(
@@ -218,6 +220,19 @@ impl Compiled {
         launches
     }
 
+    /// Works out what a step's launches cost at least.
+    pub fn cost(&self, launches: &mut [Vec<Ready>], step: &Step) {
+        let sizes = Bindings { slots: step.context, ..step.bindings() };
+        let costs: HashMap<NodeId, Cost> = self.plan.costs(&sizes).into_iter().collect();
+        for (stage, list) in self.stages.iter().zip(launches) {
+            let Stage::Op(id) = stage else { continue };
+            let written = self.plan.graph().node(*id).outs.iter().map(|d| d.bytes(&sizes) as u64).sum();
+            let alone: Vec<Launch> = list.iter().map(|r| r.launch.clone()).collect();
+            let each = crate::printed::split(costs.get(id).copied().unwrap_or_default(), written, &alone);
+            list.iter_mut().zip(each).for_each(|(r, cost)| r.cost = cost);
+        }
+    }
+
     /// Loads the kernels of some launches.
     pub fn ready(&self, node: &str, launches: Vec<Launch>) -> Result<Vec<Ready>, BackendError> {
         let load = |launch: Launch| {
@@ -225,7 +240,7 @@ impl Compiled {
             self.interrupt.check()?;
             let function = self.device.function(&launch.source, launch.kernel);
             let function = function.map_err(|e| self.kernel_error(node, launch.kernel, &e))?;
-            Ok(Ready { function, launch })
+            Ok(Ready { function, launch, cost: Cost::default() })
         };
         launches.into_iter().map(load).collect()
     }

@@ -50,7 +50,7 @@ pub(crate) fn lowering(
 
 /// The cost of each of an op's launches. Where there are two, the first leaves partial results that the second folds into
 /// the output, `written` bytes: both move them, and to fold one is a multiply-add.
-fn split(op: Cost, written: u64, launches: &[Launch]) -> Vec<Cost> {
+pub(crate) fn split(op: Cost, written: u64, launches: &[Launch]) -> Vec<Cost> {
     let partial: u64 = launches.iter().map(|l| l.scratch).sum();
     match launches.len() {
         2 => vec![

@@ -1,5 +1,7 @@
 //! A session: buffers and a cache, and steps run on one stream.
 
+mod results;
+
 use crate::driver::{DriverError, Pointer, Stream};
 use crate::executable::{Compiled, Ready, Stage, is_empty, pack};
 use crate::failed;
@@ -11,8 +13,7 @@ use crate::taps::{Taken, TapPoint};
 use greta_backend::{
     BackendError, Batch, Fault, KvConfig, KvOps, Phase, SeqId, Session, StepAt, StepOut, TapSink, Want,
 };
-use greta_graph::{Input, Kind, NodeId, Value};
-use greta_ops::{DType, HostTensor};
+use greta_graph::{Input, Kind, NodeId};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,6 +30,8 @@ pub(crate) struct HipSession {
     cache: Cache,
     slots: Vec<DeviceBuffer>,
     inputs: Vec<DeviceBuffer>,
+    /// What was last sent to each.
+    sent: Vec<Vec<i32>>,
     scratch: DeviceBuffer,
     side: DeviceBuffer,
     /// Launches of each op by step size.
@@ -85,6 +88,7 @@ impl HipSession {
             stream,
             cache,
             slots,
+            sent: vec![Vec::new(); Input::ALL.len()],
             inputs,
             scratch,
             side,
@@ -123,7 +127,7 @@ impl HipSession {
     fn launches(&mut self, step: Step, phase: Phase) -> Result<Arc<StepLaunches>, BackendError> {
         // Only a fault makes a difference between the first step and the others.
         let warm = self.warm && !self.stale.is_empty();
-        if let Some(known) = self.steps.get(&(step, phase, warm)) {
+        if let (Some(known), false) = (self.steps.get(&(step, phase, warm)), self.model.device.timing()) {
             return Ok(known.clone());
         }
         let g = self.model.plan.graph();
@@ -131,7 +135,11 @@ impl HipSession {
             Stage::Op(id) => self.model.ready(&g.node(*id).name, self.model.lower(*id, phase, &step, warm)),
             Stage::Tap(_) => Ok(Vec::new()),
         };
-        let made: Arc<StepLaunches> = Arc::new(self.model.stages.iter().map(of).collect::<Result<_, _>>()?);
+        let mut made: StepLaunches = self.model.stages.iter().map(of).collect::<Result<_, _>>()?;
+        if self.model.device.timing() {
+            self.model.cost(&mut made, &step);
+        }
+        let made = Arc::new(made);
         if self.steps.len() >= KEPT_STEPS {
             self.steps.clear();
         }
@@ -145,6 +153,9 @@ impl HipSession {
             return Ok(());
         }
         self.model.interrupt.check()?;
+        if self.model.device.timing() {
+            self.model.device.note(ready.function, ready.cost.bytes, ready.cost.flops);
+        }
         let args = pack(&ready.launch, |b| self.address(b));
         let live: Vec<_> = ready.launch.live.iter().map(|(b, bytes)| (self.address(*b), *bytes)).collect();
         stream
@@ -228,16 +239,10 @@ impl HipSession {
         Ok(())
     }
 
-    /// What the output `logits` is, if the graph has it as an op's value.
-    fn logits(&self) -> Option<Value> {
-        let g = self.model.plan.graph();
-        let named = |v: &&Value| g.value_name(**v) == "logits" && g.desc(**v).dtype == DType::F32;
-        g.outputs().iter().find(named).copied().filter(|v| self.model.plan.place(*v).is_some())
-    }
-
-    fn write_inputs(&self, stream: &mut dyn Stream, batch: &Batch) -> Result<(), DriverError> {
+    /// Sends what the step brings, apart from what is there already.
+    fn write_inputs(&mut self, stream: &mut dyn Stream, batch: &Batch) -> Result<(), DriverError> {
         let table = self.cache.table().block_table();
-        for (input, buffer) in Input::ALL.iter().zip(&self.inputs) {
+        for ((input, buffer), sent) in Input::ALL.iter().zip(&self.inputs).zip(&mut self.sent) {
             let list = match input {
                 Input::Tokens => &batch.tokens,
                 Input::Positions => &batch.positions,
@@ -246,81 +251,15 @@ impl HipSession {
                 Input::RowsWanted => &batch.rows,
                 Input::BlockTable => &table,
             };
-            if !list.is_empty() {
+            if !list.is_empty() && *sent != *list {
                 let bytes: Vec<u8> = list.iter().flat_map(|v| v.to_le_bytes()).collect();
+                // What an error leaves there is unknown.
+                sent.clear();
                 stream.write(buffer.at(), &bytes)?;
+                sent.extend_from_slice(list);
             }
         }
         Ok(())
-    }
-
-    fn read(&self, stream: &mut dyn Stream, b: Buffer, bytes: usize) -> Result<Vec<u8>, BackendError> {
-        let mut out = vec![0; bytes];
-        if bytes > 0 {
-            stream.read(self.address(b), &mut out).map_err(|e| failed(self.model.driver, &e))?;
-        }
-        Ok(out)
-    }
-
-    /// Brings a step's results to the host; `top` is where the largest logits were put.
-    fn collect(
-        &self,
-        stream: &mut dyn Stream,
-        step: &Step,
-        batch: &Batch,
-        want: Want,
-        top: Option<(TopK, u64)>,
-    ) -> Result<StepOut, BackendError> {
-        let g = self.model.plan.graph();
-        let (mut out, at) = (StepOut::default(), step.bindings());
-        let logits = self.logits();
-        for &v in g.outputs() {
-            let (name, d, place) = (g.value_name(v), g.desc(v), self.model.place(v));
-            if let Buffer::State(node) = place {
-                out.values.push((name, self.cache_rows(stream, node, v, batch)?));
-            } else if Some(v) == logits {
-                out.vocab = d.cols().at(&at);
-                match (want, top) {
-                    (Want::Nothing, _) => {}
-                    (Want::TopK(_), Some((k, to))) => {
-                        let bytes = self.read(stream, Buffer::Side(to), k.rows * k.want * 8)?;
-                        let word = |b: &[u8]| u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-                        let pair = |b: &[u8]| (word(b), f32::from_bits(word(&b[4..])));
-                        out.top =
-                            bytes.chunks_exact(k.want * 8).map(|r| r.chunks_exact(8).map(pair).collect()).collect();
-                    }
-                    _ => {
-                        let bytes = self.read(stream, place, d.bytes(&at))?;
-                        let values: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-                        out = out.with_logits(&values, d.cols().at(&at), want);
-                    }
-                }
-            } else {
-                let shape: Vec<usize> = d.dims.iter().map(|n| n.at(&at)).collect();
-                let bytes = self.read(stream, place, d.bytes(&at))?;
-                out.values.push((name, HostTensor::from_bytes(&shape, d.dtype, &bytes)));
-            }
-        }
-        Ok(out)
-    }
-
-    /// A cache as output is the rows this step stored.
-    fn cache_rows(
-        &self,
-        stream: &mut dyn Stream,
-        node: NodeId,
-        v: Value,
-        batch: &Batch,
-    ) -> Result<HostTensor, BackendError> {
-        let d = self.model.plan.graph().desc(v);
-        let width = d.cols().constant().unwrap_or(0);
-        let row = d.dtype.row_bytes(width).unwrap_or(0);
-        let mut bytes = vec![0; row * batch.slots.len()];
-        for (&slot, out) in batch.slots.iter().zip(bytes.chunks_exact_mut(row.max(1))) {
-            let at = self.address(Buffer::State(node)).offset(slot as u64 * row as u64);
-            stream.read(at, out).map_err(|e| failed(self.model.driver, &e))?;
-        }
-        Ok(HostTensor::from_bytes(&[batch.slots.len(), width], d.dtype, &bytes))
     }
 }
 

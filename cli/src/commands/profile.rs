@@ -140,10 +140,44 @@ const SHOWN: [(&str, &str); 9] = [
     ("bytes_written", "written"),
 ];
 
+/// What a GPU's driver times: how long, and how fast that moves the bytes and does the operations there are at least.
+fn timed(kernels: &[KernelProfile]) -> String {
+    let head = ["kernel", "module", "runs", "seconds", "share", "µs a run", "bytes", "GB/s", "Top/s"];
+    let mut rows = vec![head.map(String::from).to_vec()];
+    let all = kernels.iter().map(|k| k.seconds).sum::<f64>();
+    let mut line = |name: &str, module: &str, launches: u64, seconds: f64, bytes: u64, operations: u64| {
+        let per = |n: f64, of: f64| if of > 0.0 { n / of } else { 0.0 };
+        rows.push(vec![
+            name.into(),
+            module.into(),
+            launches.to_string(),
+            format!("{seconds:.4}"),
+            format!("{:.1} %", 100.0 * per(seconds, all)),
+            format!("{:.2}", 1e6 * per(seconds, launches as f64)),
+            output::bytes(bytes),
+            format!("{:.0}", per(bytes as f64, seconds) / 1e9),
+            format!("{:.2}", per(operations as f64, seconds) / 1e12),
+        ]);
+    };
+    for k in kernels {
+        line(&k.kernel, &k.module, k.launches, k.seconds, count(k, "bytes"), count(k, "operations"));
+    }
+    let sum = |of: &dyn Fn(&KernelProfile) -> u64| kernels.iter().map(of).sum();
+    line("all", "", sum(&|k| k.launches), all, sum(&|k| count(k, "bytes")), sum(&|k| count(k, "operations")));
+    let right: Vec<bool> = (0..rows[0].len()).map(|i| i >= 2).collect();
+    output::table(&rows, &right)
+}
+
+fn count(k: &KernelProfile, name: &str) -> u64 {
+    k.counters.iter().find(|(n, _)| *n == name).map_or(0, |(_, v)| *v)
+}
+
 fn table(kernels: &[KernelProfile]) -> String {
+    if !kernels.iter().any(|k| k.counters.iter().any(|(n, _)| *n == "instructions")) {
+        return timed(kernels);
+    }
     let mut rows = vec![["kernel", "module", "runs", "seconds"].map(String::from).to_vec()];
     rows[0].extend(SHOWN.iter().map(|(_, title)| title.to_string()));
-    let get = |k: &KernelProfile, name: &str| k.counters.iter().find(|(n, _)| *n == name).map_or(0, |(_, v)| *v);
     let mut sums = [0; SHOWN.len()];
     let line = |head: [String; 4], values: &[u64; SHOWN.len()]| {
         let mut row = head.to_vec();
@@ -155,7 +189,7 @@ fn table(kernels: &[KernelProfile]) -> String {
         row
     };
     for k in kernels {
-        let values = SHOWN.map(|(name, _)| get(k, name));
+        let values = SHOWN.map(|(name, _)| count(k, name));
         sums.iter_mut().zip(values).for_each(|(s, v)| *s += v);
         let seconds = format!("{:.3}", k.seconds);
         rows.push(line([k.kernel.clone(), k.module.clone(), k.launches.to_string(), seconds], &values));

@@ -146,6 +146,9 @@ pub trait Device: Send + Sync {
         false
     }
 
+    /// What a launch that is timed has to move and to do at least: bytes and operations.
+    fn note(&self, _kernel: Function, _bytes: u64, _operations: u64) {}
+
     /// Bytes nobody uses, where the driver says.
     fn free_memory(&self) -> Option<u64> {
         None

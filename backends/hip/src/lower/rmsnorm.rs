@@ -1,4 +1,4 @@
-//! `rmsnorm`, alone and with the quantisation after it: a workgroup a row.
+//! `rmsnorm`, alone and with the quantisation after it: a workgroup a row, or several where rows are few.
 
 use super::{Launch, Node, Step};
 use crate::kernels::Source;
@@ -19,12 +19,18 @@ pub(super) fn quantized(f: &Fused, n: &Node<'_>, step: &Step) -> Launch {
     launch("rmsnorm_quantize", eps, n, step)
 }
 
+/// Values of a row a workgroup makes where there are fewer than `FEW` rows: each of its 256 threads four.
+const SLICE: usize = 1024;
+/// From this many rows on a workgroup makes a whole one: they fill the device.
+const FEW: usize = 64;
+
 fn launch(kernel: &'static str, eps: f32, n: &Node<'_>, step: &Step) -> Launch {
+    let slice = if n.rows(step) < FEW { SLICE } else { n.width().next_multiple_of(256) };
     Launch::new(Source::of("rmsnorm.hip"), kernel)
-        .grid(n.rows(step), 1, 1)
+        .grid(n.rows(step), n.width().div_ceil(slice), 1)
         .lds(LDS)
         .buffers(n.outs.iter().copied())
         .buffers(n.ins.iter().copied())
-        .sizes([n.width()])
+        .sizes([n.width(), slice])
         .float(eps)
 }

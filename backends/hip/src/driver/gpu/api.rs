@@ -27,6 +27,8 @@ pub(crate) struct LaunchCall<'a> {
     /// Packed as the kernel's parameters are declared.
     pub args: &'a [u8],
     pub stream: Handle,
+    /// Whether it may start while the launch before it runs, on devices that can.
+    pub early: bool,
 }
 
 /// A source as a run-time compiler takes it.

@@ -246,6 +246,10 @@ impl<A: Api> Device for GpuDevice<A> {
         self.0.counting.load(Relaxed)
     }
 
+    fn note(&self, kernel: Function, bytes: u64, operations: u64) {
+        lock(&self.0.profile).note(kernel, bytes, operations);
+    }
+
     fn profile(&self) -> Vec<KernelProfile> {
         let functions = self.0.functions.read().unwrap_or_else(PoisonError::into_inner);
         lock(&self.0.profile).named(|f| functions.get(f.0 as usize).map(|l| (l.source.clone(), l.name.clone())))

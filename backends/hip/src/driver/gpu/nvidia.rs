@@ -84,7 +84,7 @@ const CUDA_FUNCTIONS: &[&str] = &[
     "cuModuleLoadData",
     "cuModuleUnload",
     "cuModuleGetFunction",
-    "cuLaunchKernel",
+    "cuLaunchKernelEx",
     "cuStreamBeginCapture_v2",
     "cuStreamEndCapture",
     "cuGraphInstantiateWithFlags",
@@ -309,7 +309,24 @@ impl Api for Nvidia {
         ];
         let ([x, y, z], stream) = (call.grid, pointer(call.stream));
         let (function, block) = (pointer(call.function), call.block);
-        cuda!(cuLaunchKernel(function, x, y, z, block, 1, 1, 0, stream, null_mut(), extra.as_mut_ptr()))
+        // Kernels wait themselves for the one before (`await_inputs`), so that it need not have ended when they start.
+        // SAFETY: the attribute is numbers, for which zero is a value.
+        let mut early: cu::CUlaunchAttribute = unsafe { std::mem::zeroed() };
+        early.id = cu::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+        early.value.programmaticStreamSerializationAllowed = 1;
+        let config = cu::CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: block,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: 0,
+            hStream: stream,
+            attrs: &mut early,
+            numAttrs: u32::from(call.early),
+        };
+        cuda!(cuLaunchKernelEx(&config, function, null_mut(), extra.as_mut_ptr()))
     }
 
     fn begin_capture(stream: Handle) -> Called<()> {

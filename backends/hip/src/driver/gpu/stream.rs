@@ -3,6 +3,7 @@
 use super::api::{Api, Called, Handle, LaunchCall};
 use super::staging::Staging;
 use super::{Shared, lock};
+use crate::Target;
 use crate::driver::{Captured, DriverError, Event, Function, Pointer, Size, Stream};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
@@ -94,7 +95,9 @@ impl<A: Api> Stream for GpuStream<A> {
         let function = self.handle(kernel)?;
         let timed = self.device.counting.load(Relaxed) && !self.capturing;
         let from = if timed { Some(self.mark()?) } else { None };
-        A::launch(&LaunchCall { function, grid: size.grid, block: size.block, args, stream: self.stream })?;
+        // What is timed must not overlap.
+        let early = !timed && matches!(self.device.info.target, Target::Sm(90..));
+        A::launch(&LaunchCall { function, grid: size.grid, block: size.block, args, stream: self.stream, early })?;
         if let Some(from) = from {
             let to = self.mark()?;
             self.timed.push((kernel, from, to));
