@@ -24,8 +24,15 @@
 // `attention_part` takes one segment and leaves m, l and o, which `attention_merge` merges.
 #include "attention.hip.h"
 
+// Workgroups a compute unit should hold at least, by the registers left to each.
+#if GRETA_AMD
+constexpr u32 TILE_WORKGROUPS = 1;
+#else
+constexpr u32 TILE_WORKGROUPS = 2;
+#endif
+
 // grid: (tiles of ROWS rows, kv_heads)
-KERNEL __launch_bounds__(256) void attention_tile(float *__restrict__ out, const float *q, const Element *keys,
+KERNEL __launch_bounds__(256, TILE_WORKGROUPS) void attention_tile(float *__restrict__ out, const float *q, const Element *keys,
                                                   const Element *values, const i32 *positions, const i32 *seqs,
                                                   const i32 *table, Shape s) {
   await_inputs();
@@ -33,7 +40,7 @@ KERNEL __launch_bounds__(256) void attention_tile(float *__restrict__ out, const
   u32 kv_head = block_y(), first = block_x() * ROWS, all = s.tokens * (s.heads / s.kv_heads);
   u32 count = all - first < ROWS ? all - first : ROWS;
   u32 wave = uniform(thread_x() / WAVE), column = lane_column(wave);
-  Fragment queries[BLOCKS][PER];
+  Queries queries;
   load_rows(sh, queries, s, q, positions, seqs, kv_head, first, count);
   i32 own_seq = sh.seq[lane_id() % ROWS], own_position = sh.position[lane_id() % ROWS];
   // Rows of different sequences take turns: a bit for each row whose turn is to come.
@@ -44,7 +51,7 @@ KERNEL __launch_bounds__(256) void attention_tile(float *__restrict__ out, const
     i32 position[TILE_REGS]; // of the lane's rows, -1 for those of another sequence
 #pragma unroll
     for (u32 r = 0; r < TILE_REGS; r++) {
-      u32 row = first_row() + r;
+      u32 row = own_row(sh, wave) + r;
       position[r] = sh.seq[row] == seq ? sh.position[row] : -1;
     }
     Sums O[ACROSS] = {}, o[ACROSS] = {};
@@ -64,7 +71,7 @@ KERNEL __launch_bounds__(256) void attention_tile(float *__restrict__ out, const
 #pragma unroll
       for (u32 r = 0; r < TILE_REGS; r++) {
         if (position[r] < (i32)(segment * SEGMENT)) continue;
-        Factors f = sh.factors[first_row() + r];
+        Factors f = sh.factors[own_row(sh, wave) + r];
 #pragma unroll
         for (u32 i = 0; i < ACROSS; i++) {
           O[i].v[r] = segment == 0 ? o[i].v[r] : fma_(O[i].v[r], f.so_far, o[i].v[r] * f.next);
@@ -75,7 +82,7 @@ KERNEL __launch_bounds__(256) void attention_tile(float *__restrict__ out, const
 #pragma unroll
     for (u32 r = 0; r < TILE_REGS; r++) {
       if (position[r] < 0) continue;
-      u32 row = first_row() + r;
+      u32 row = own_row(sh, wave) + r;
       float *to = out + (u64)sh.at[row] * HEAD_DIM + column;
 #pragma unroll
       for (u32 i = 0; i < ACROSS; i++) {
@@ -86,7 +93,7 @@ KERNEL __launch_bounds__(256) void attention_tile(float *__restrict__ out, const
 }
 
 // grid: (segments, kv_heads, tokens * tiles of a group). parts[token][head][segment]: o of HEAD_DIM values, m, l.
-KERNEL __launch_bounds__(256) void attention_part(float *__restrict__ parts, const float *q, const Element *keys,
+KERNEL __launch_bounds__(256, TILE_WORKGROUPS) void attention_part(float *__restrict__ parts, const float *q, const Element *keys,
                                                   const Element *values, const i32 *positions, const i32 *seqs,
                                                   const i32 *table, Shape s, u32 segments) {
   await_inputs();
@@ -98,7 +105,7 @@ KERNEL __launch_bounds__(256) void attention_part(float *__restrict__ parts, con
   u32 most = left < (i32)SEGMENT ? (u32)left : SEGMENT;
   u32 first = token * group + begin, count = group - begin < ROWS ? group - begin : ROWS;
   u32 wave = uniform(thread_x() / WAVE), column = lane_column(wave);
-  Fragment queries[BLOCKS][PER];
+  Queries queries;
   load_rows(sh, queries, s, q, positions, seqs, kv_head, first, count);
   i32 seq = seqs[token];
   Cache c = cache_of(s, keys, values, table, seq, kv_head, segment, most);
@@ -111,7 +118,7 @@ KERNEL __launch_bounds__(256) void attention_part(float *__restrict__ parts, con
   if (!has_columns(wave)) return;
 #pragma unroll
   for (u32 r = 0; r < TILE_REGS; r++) {
-    u32 row = first_row() + r;
+    u32 row = own_row(sh, wave) + r;
     if (row >= count) continue;
     float *to = parts + ((u64)sh.at[row] * segments + segment) * (HEAD_DIM + 2);
 #pragma unroll
@@ -122,17 +129,55 @@ KERNEL __launch_bounds__(256) void attention_part(float *__restrict__ parts, con
   }
 }
 
-// grid: (heads, tokens); a thread a value.
-KERNEL __launch_bounds__(256) void attention_merge(float *out, const float *parts, const i32 *positions, u32 heads,
+// grid: (heads, tokens); a thread a value. Segments go by 256: a thread finds the factors of one, and then all walk them.
+KERNEL __launch_bounds__(256, 1) void attention_merge(float *out, const float *parts, const i32 *positions, u32 heads,
                                                    u32 segments) {
+  __shared__ float tops[2][256], so_far[256], next[256], sums[256]; // sums: those of the weights
   await_inputs();
-  u32 d = thread_x(), head = block_x(), token = block_y();
-  if (d >= HEAD_DIM) return;
-  const float *from = parts + ((u64)token * heads + head) * segments * (HEAD_DIM + 2);
-  float M = 0, L = 1, O = 0;
-  for (u32 s = 0; (i32)(s * SEGMENT) <= positions[token]; s++, from += HEAD_DIM + 2) {
-    Factors f = merge(M, L, from[HEAD_DIM], from[HEAD_DIM + 1], s == 0);
-    O = s == 0 ? from[d] : fma_(O, f.so_far, from[d] * f.next);
+  const u32 TOGETHER = 16; // values on their way
+  u32 t = thread_x(), d = t < HEAD_DIM ? t : 0, head = block_x(), token = block_y();
+  const float *part = parts + ((u64)token * heads + head) * segments * (HEAD_DIM + 2);
+  u32 count = (u32)positions[token] / SEGMENT + 1;
+  float M = as_float(0xff800000u), L = 1, O = 0;
+  for (u32 begin = 0; begin < count; begin += 256) {
+    u32 here = count - begin < 256 ? count - begin : 256, mine = begin + (t < here ? t : 0);
+    const float *from = part + (u64)mine * (HEAD_DIM + 2);
+    float m = from[HEAD_DIM], l = from[HEAD_DIM + 1];
+    // The largest score up to each segment; of equal ones the first, as `merge` has it.
+    u32 side = 0;
+    tops[0][t] = m;
+    barrier();
+    for (u32 step = 1; step < here; step *= 2, side ^= 1) {
+      float top = tops[side][t];
+      tops[side ^ 1][t] = t >= step ? max_(tops[side][t - step], top) : top;
+      barrier();
+    }
+    float before = t == 0 ? M : max_(M, tops[side][t - 1]), top = max_(M, tops[side][t]);
+    bool first = begin + t == 0;
+    float b = first ? 1.0f : exp_(m - top);
+    so_far[t] = first ? 0.0f : exp_(before - top);
+    next[t] = b;
+    sums[t] = first ? l : l * b;
+    M = max_(M, tops[side][here - 1]);
+    barrier();
+    const float *values = part + (u64)begin * (HEAD_DIM + 2) + d;
+    u32 s = 0;
+    if (begin == 0) O = values[0], L = sums[0], s = 1;
+    for (; s + TOGETHER <= here; s += TOGETHER) {
+      float o[TOGETHER];
+#pragma unroll
+      for (u32 j = 0; j < TOGETHER; j++) o[j] = values[(s + j) * (HEAD_DIM + 2)];
+#pragma unroll
+      for (u32 j = 0; j < TOGETHER; j++) {
+        O = fma_(O, so_far[s + j], o[j] * next[s + j]);
+        L = fma_(L, so_far[s + j], sums[s + j]);
+      }
+    }
+    for (; s < here; s++) {
+      O = fma_(O, so_far[s], values[s * (HEAD_DIM + 2)] * next[s]);
+      L = fma_(L, so_far[s], sums[s]);
+    }
+    barrier();
   }
-  out[((u64)token * heads + head) * HEAD_DIM + d] = O / L;
+  if (t < HEAD_DIM) out[((u64)token * heads + head) * HEAD_DIM + d] = O / L;
 }

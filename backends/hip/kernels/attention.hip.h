@@ -21,12 +21,24 @@ constexpr u32 PER = HEAD_DIM % 32 == 0 ? 8 : 4; // values of a head that a lane 
 constexpr u32 BLOCK = DEPTH * PER, BLOCKS = (HEAD_DIM + BLOCK - 1) / BLOCK;
 constexpr u32 WAVE_SLOTS = SEGMENT / WAVES; // whose scores a wave makes
 constexpr u32 WAVE_TILES = WAVE_SLOTS / TILE;
-// A lane has columns of the outputs that are neighbours: column n of tile i of wave w is (w * TILE + n) * ACROSS + i.
+// A lane has TILE_REGS rows of the outputs from `own_row` on, and ACROSS columns from `lane_column` on.
+#if GRETA_AMD
+// Column n of tile i of wave w is (w * TILE + n) * ACROSS + i.
 constexpr u32 ACROSS = (HEAD_DIM + TILE * WAVES - 1) / (TILE * WAVES);
+#else
+// Two waves share 32 ACROSS columns: one has the first half of the rows, the other the second.
+constexpr u32 ACROSS = (HEAD_DIM + 16 * WAVES - 1) / (16 * WAVES);
+#endif
 // Rows of p begin at banks 4 apart: eight lanes that take four values each of their own row find them in all 32 banks.
 constexpr u32 STRIDE = SEGMENT + 4;
 static_assert(HEAD_DIM <= 256, "heads of up to 256 values");
 static_assert(PAGE % WAVE_SLOTS == 0, "a wave's slots are of one page");
+
+#if !GRETA_AMD
+// Keys go through shared memory by so many bytes of each, where they are made of such pieces: their slots lie far apart.
+constexpr u32 STAGE_BYTES = 128;
+constexpr bool STAGED = HEAD_DIM * sizeof(Element) % STAGE_BYTES == 0;
+#endif
 
 struct Shape {
   u32 heads, kv_heads, tokens, table_width;
@@ -40,6 +52,11 @@ struct Factors {
 
 struct Shared {
   alignas(16) float p[ROWS][STRIDE]; // scores, then weights
+#if !GRETA_AMD
+  alignas(16) float q[ROWS][BLOCKS * BLOCK]; // queries, padded with zeros
+  u32 count;                                 // rows there are
+  alignas(16) char keys[SEGMENT][STAGED ? STAGE_BYTES + 16 : 1];
+#endif
   float m[ROWS], l[ROWS]; // of the segment at hand
   float M[ROWS], L[ROWS]; // so far
   Factors factors[ROWS];
@@ -67,31 +84,8 @@ template <u32 N, class T> struct alignas(alignment(N * sizeof(T))) Pack {
   T v[N];
 };
 
-// A lane's values of block `block` of a head. The last block is padded with zeros.
-template <class T> DEV void load_block(const T *head, u32 block, Fragment (&out)[PER]) {
-#pragma unroll
-  for (u32 h = 0; h < HALVES; h++) {
-    u32 d = block * BLOCK + depth(h) * PER;
-    if constexpr (HEAD_DIM % PER == 0) {
-      bool there = HEAD_DIM % BLOCK == 0 || d < HEAD_DIM;
-      Pack<PER, T> pack = *(const Pack<PER, T> *)(head + (there ? d : 0));
-#pragma unroll
-      for (u32 t = 0; t < PER; t++) out[t].v[h] = there ? real(pack.v[t]) : 0.0f;
-    } else {
-#pragma unroll
-      for (u32 t = 0; t < PER; t++) {
-        bool there = d + t < HEAD_DIM;
-        T v = head[there ? d + t : 0];
-        out[t].v[h] = there ? real(v) : 0.0f;
-      }
-    }
-  }
-}
-
-// The rows of a workgroup: where they are in shared memory, their queries in registers. Rows that are not there have the
-// first one's query, and see nothing.
-DEV void load_rows(Shared &sh, Fragment (&q)[BLOCKS][PER], const Shape &s, const float *from, const i32 *positions,
-                   const i32 *seqs, u32 kv_head, u32 first, u32 count) {
+// The rows of a workgroup: where they are in shared memory. Rows that are not there see nothing.
+DEV void find_rows(Shared &sh, const Shape &s, const i32 *positions, const i32 *seqs, u32 kv_head, u32 first, u32 count) {
   if (thread_x() < ROWS) {
     u32 r = thread_x();
     bool there = r < count;
@@ -102,9 +96,6 @@ DEV void load_rows(Shared &sh, Fragment (&q)[BLOCKS][PER], const Shape &s, const
     sh.at[r] = row.token * s.heads + row.head;
   }
   barrier();
-  const float *head = from + (u64)sh.at[lane_id() % TILE] * HEAD_DIM;
-#pragma unroll
-  for (u32 b = 0; b < BLOCKS; b++) load_block(head, b, q[b]);
 }
 
 // Slots of the segment that a row of this sequence sees.
@@ -129,40 +120,6 @@ DEV Cache cache_of(const Shape &s, const Element *keys, const Element *values, c
   u32 head = kv_head * HEAD_DIM;
   return {keys + head, values + head, table + (u64)(u32)seq * s.table_width + segment * (SEGMENT / PAGE),
           s.kv_heads * HEAD_DIM, most};
-}
-
-// The scores of the wave's slots, keys being rows and queries columns of the product. Past the last slot there is, the
-// last one is taken again.
-DEV void make_scores(Shared &sh, const Cache &c, const Fragment (&q)[BLOCKS][PER], float scale,
-                     u32 wave) {
-  u32 begin = wave * WAVE_SLOTS;
-  if (begin >= c.most) return;
-  const Element *page = c.keys + page_of(c, begin), *key[WAVE_TILES];
-  Sums sums[WAVE_TILES] = {};
-#pragma unroll
-  for (u32 i = 0; i < WAVE_TILES; i++) {
-    u32 slot = begin + i * TILE + lane_id() % TILE;
-    key[i] = page + (slot < c.most ? slot : c.most - 1) % PAGE * c.width;
-  }
-#pragma unroll
-  for (u32 b = 0; b < BLOCKS; b++) {
-    Fragment k[WAVE_TILES][PER];
-#pragma unroll
-    for (u32 i = 0; i < WAVE_TILES; i++) load_block(key[i], b, k[i]);
-#pragma unroll
-    for (u32 t = 0; t < PER; t++) {
-#pragma unroll
-      for (u32 i = 0; i < WAVE_TILES; i++) sums[i] = multiply(k[i][t], q[b][t], sums[i]);
-    }
-  }
-  float *to = sh.p[lane_id() % TILE] + begin + first_row();
-#pragma unroll
-  for (u32 i = 0; i < WAVE_TILES; i++) {
-    Pack<TILE_REGS, float> p;
-#pragma unroll
-    for (u32 r = 0; r < TILE_REGS; r++) p.v[r] = sums[i].v[r] * scale;
-    *(Pack<TILE_REGS, float> *)(to + i * TILE) = p;
-  }
 }
 
 // Weights in the place of scores, and m and l; 32 lanes a row. A NaN among the scores is passed over by m and goes into l.
@@ -193,88 +150,18 @@ DEV void weigh(Shared &sh, i32 seq, u32 segment) {
   }
 }
 
-// The first of a lane's columns of the outputs.
-DEV u32 lane_column(u32 wave) { return (wave * TILE + lane_id() % TILE) * ACROSS; }
-// Whether the wave has any column.
-DEV bool has_columns(u32 wave) { return wave * TILE * ACROSS < HEAD_DIM; }
+// `Queries`, `load_rows`, `make_scores`, `own_row`, `lane_column`, `has_columns` and `add_values`, by target.
+#if GRETA_AMD
+#include "attention_mfma.hip.h"
+#else
+#include "attention_fma.hip.h"
+#endif
 
-// A lane's values of a slot. Columns past the head's end, which are not stored, are made of some that are there.
-DEV void load_values(const Element *from, u32 slot_bytes, u32 column, Element (&out)[ACROSS]) {
-  const u32 SIZE = sizeof(Element);
-  if constexpr (HEAD_DIM % ACROSS == 0) {
-    u32 at = slot_bytes + (column < HEAD_DIM ? column : 0) * SIZE;
-    auto pack = *(const Pack<ACROSS, Element> *)((const char *)from + at);
-#pragma unroll
-    for (u32 i = 0; i < ACROSS; i++) out[i] = pack.v[i];
-  } else {
-#pragma unroll
-    for (u32 i = 0; i < ACROSS; i++) {
-      u32 at = slot_bytes + (column + i < HEAD_DIM ? column + i : 0) * SIZE;
-      out[i] = *(const Element *)((const char *)from + at);
-    }
-  }
-}
-
-// p times values, weights being rows and values columns of the product. With `FINITE_ONLY` a value that is not finite is
-// taken for 0.
-template <bool FINITE_ONLY> DEV void add_values(const Shared &sh, const Cache &c, u32 column, Sums (&o)[ACROSS]) {
-  const float *p_row = sh.p[lane_id() % TILE];
-#pragma unroll
-  for (u32 i = 0; i < ACROSS; i++) o[i] = {};
-  u32 at[HALVES][4]; // where slots begin, in bytes from the block's first one; no slot after `last`, but that one again
-  auto find = [&](u32 last) {
-#pragma unroll
-    for (u32 h = 0; h < HALVES; h++) {
-#pragma unroll
-      for (u32 t = 0; t < 4; t++) {
-        u32 slot = depth(h) * 4 + t;
-        at[h][t] = (slot < last ? slot : last) * c.width * (u32)sizeof(Element);
-      }
-    }
-  };
-  auto add_block = [&](const Element *page, u32 begin) {
-    const Element *from = page + begin % PAGE * c.width;
-    Pack<4, float> p[HALVES];
-    Element v[HALVES][4][ACROSS];
-#pragma unroll
-    for (u32 h = 0; h < HALVES; h++) {
-      p[h] = *(const Pack<4, float> *)(p_row + begin + depth(h) * 4);
-#pragma unroll
-      for (u32 t = 0; t < 4; t++) load_values(from, at[h][t], column, v[h][t]);
-    }
-#pragma unroll
-    for (u32 t = 0; t < 4; t++) {
-#pragma unroll
-      for (u32 i = 0; i < ACROSS; i++) {
-        Fragment rows, columns;
-#pragma unroll
-        for (u32 h = 0; h < HALVES; h++) {
-          float value = real(v[h][t][i]);
-          rows.v[h] = p[h].v[t];
-          columns.v[h] = FINITE_ONLY && !(value - value == 0.0f) ? 0.0f : value;
-        }
-        o[i] = multiply(rows, columns, o[i]);
-      }
-    }
-  };
-  u32 begin = 0;
-  find(TILE - 1);
-  for (; begin + PAGE <= c.most; begin += PAGE) {
-    const Element *page = c.values + page_of(c, begin);
-#pragma unroll
-    for (u32 i = 0; i < PAGE; i += TILE) add_block(page, begin + i);
-  }
-  for (; begin < c.most; begin += TILE) {
-    find(c.most - begin - 1);
-    add_block(c.values + page_of(c, begin), begin);
-  }
-}
-
-// The weighted sum of the values: a lane has rows from `first_row()` on of columns from `lane_column()` on.
+// The weighted sum of the values: a lane has rows from `own_row` on of columns from `lane_column` on.
 DEV void sum_values(const Shared &sh, const Cache &c, i32 seq, u32 segment, u32 wave, Sums (&o)[ACROSS]) {
   if (!has_columns(wave)) return;
   u32 column = lane_column(wave);
-  add_values<false>(sh, c, column, o);
+  add_values<false>(sh, c, wave, o);
   float zero = 0.0f; // as long as all outputs are finite
 #pragma unroll
   for (u32 i = 0; i < ACROSS; i++) {
@@ -285,10 +172,10 @@ DEV void sum_values(const Shared &sh, const Cache &c, i32 seq, u32 segment, u32 
     }
   }
   if (ballot_(!(zero == 0.0f)) == 0) return;
-  add_values<true>(sh, c, column, o);
+  add_values<true>(sh, c, wave, o);
 #pragma unroll 1
   for (u32 r = 0; r < TILE_REGS; r++) {
-    u32 row = first_row() + r, seen = seen_by(sh, row, seq, segment);
+    u32 row = own_row(sh, wave) + r, seen = seen_by(sh, row, seq, segment);
     for (u32 i = 0; i < ACROSS && column + i < HEAD_DIM; i++) {
       float sum = 0.0f;
       for (u32 j = 0; j < seen; j++) {

@@ -11,15 +11,16 @@
 //
 // Every product in parentheses, and each right operand of fma, is rounded to f32.
 //
-// An output's groups are spread over 32 chains: chain c adds groups c, c + 32, c + 64 ... from zero, and the chains are
-// added up as sum32 adds lanes. A chain without groups is a zero. That order holds for any number of tokens.
+// Four groups are a quad: half a super-block, or four blocks. An output's quads are spread over 32 chains: chain c adds quads
+// c, c + 32, c + 64 ... from zero, the groups of each in order, and the chains are added up as sum32 adds lanes. A chain without
+// quads is a zero. That order holds for any number of tokens.
 #pragma once
 #include "quant.hip.h"
 #if PLAIN
 #error "int8 products are for quantised weights"
 #endif
 
-constexpr u32 CHAINS = 32;
+constexpr u32 CHAINS = 32, QUAD = 4;
 
 // Whether a group is part of the sum: always, unless a fault is built in.
 DEV bool counts([[maybe_unused]] u32 b) {

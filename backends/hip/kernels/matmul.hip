@@ -9,7 +9,7 @@
 #include "tile.hip.h"
 
 constexpr u32 BLOCK = 64; // tokens, and rows of weights, a workgroup
-constexpr u32 STAGES = 4; // groups in shared memory at a time: a thread brings one row's group of either side
+constexpr u32 STAGES = QUAD; // groups in shared memory at a time: a thread brings one row's group of either side
 constexpr u32 LEVELS = 5; // of the tree
 constexpr u32 LENGTH = BLOCK + PLANE_PADDING;
 
@@ -22,15 +22,26 @@ constexpr u32 OUTPUTS = DOWN * ACROSS * TILE_REGS;                           // 
 // float, one subtraction away. A dot of 32 signed bytes is 2^19 at most.
 constexpr float DOT_BIAS = 12582912.0f;
 
+constexpr u32 NUMBERS = BLOCK * (2 + HAS_MIN + (HAS_MIN && !SUB16) + 2 * SUB16 + 4 * (HAS_MIN && SUB16)) +
+                        !HAS_MIN + !(HAS_MIN && !SUB16) + 2 * !SUB16 + 4 * !(HAS_MIN && SUB16);
+constexpr u32 PADDING = 32 - (NUMBERS + 24) % 32;
+
 // One group of all rows; what a format has no use for takes no room.
 struct Stage {
   Bytes8 w[4 * LENGTH], x[4 * LENGTH];
   float w_scale[BLOCK], x_scale[BLOCK];
   float minus_min[HAS_MIN ? BLOCK : 1];
   float scaled_sum[HAS_MIN && !SUB16 ? BLOCK : 1];
-  u32 subs[SUB16 ? BLOCK : 1];
-  u32 mins[HAS_MIN && SUB16 ? BLOCK : 1], sums[HAS_MIN && SUB16 ? BLOCK : 1];
+  float subs[2][SUB16 ? BLOCK : 1]; // the halves'
+  float mins[2][HAS_MIN && SUB16 ? BLOCK : 1], sums[2][HAS_MIN && SUB16 ? BLOCK : 1];
+  u32 padding[PADDING]; // stages begin eight banks apart, as planes do: neighbours store to neighbouring stages
 };
+
+// Integers of int8.hip.h as floats.
+DEV void store_pair(float *first, float *second, u32 pair) {
+  *first = (float)pair_low(pair);
+  *second = (float)pair_high(pair);
+}
 
 DEV void bring_weights(Stage &to, u32 row, const u8 *from, u32 b) {
   const u8 *block = block_of(from, b);
@@ -40,8 +51,8 @@ DEV void bring_weights(Stage &to, u32 row, const u8 *from, u32 b) {
   GroupScales s = group_scales(block, g);
   to.w_scale[row] = s.scale;
   if constexpr (HAS_MIN) to.minus_min[row] = s.minus_min;
-  if constexpr (SUB16) to.subs[row] = s.subs;
-  if constexpr (HAS_MIN && SUB16) to.mins[row] = s.mins;
+  if constexpr (SUB16) store_pair(&to.subs[0][row], &to.subs[1][row], s.subs);
+  if constexpr (HAS_MIN && SUB16) store_pair(&to.mins[0][row], &to.mins[1][row], s.mins);
 }
 
 DEV void bring_acts(Stage &to, u32 row, const i8 *codes, float scale) {
@@ -51,7 +62,7 @@ DEV void bring_acts(Stage &to, u32 row, const i8 *codes, float scale) {
   GroupActs a = group_acts(x, scale);
   to.x_scale[row] = a.scale;
   if constexpr (HAS_MIN && !SUB16) to.scaled_sum[row] = a.scaled_sum;
-  if constexpr (HAS_MIN && SUB16) to.sums[row] = a.sums;
+  if constexpr (HAS_MIN && SUB16) store_pair(&to.sums[0][row], &to.sums[1][row], a.sums);
 }
 
 // Adds a group to all outputs of a wave, whose first row and column of the workgroup's block are given.
@@ -65,38 +76,40 @@ DEV void add_stage(const Stage &s, u32 down, u32 across, float acc[OUTPUTS]) {
   u32 row = down + first_row(), column = across + first_column();
   const float *x_scale = s.x_scale + row, *scaled_sum = s.scaled_sum + row;
   const float *w_scale = s.w_scale + column, *minus_min = s.minus_min + column;
-  const u32 *sums = s.sums + row, *subs = s.subs + column, *mins = s.mins + column;
 #pragma unroll
   for (u32 j = 0; j < ACROSS; j++) {
 #pragma unroll
     for (u32 i = 0; i < DOWN; i++) {
-      // [SUB16] the halves' dots; otherwise the dot, as a float with DOT_BIAS on top
+      // [SUB16] the halves' dots; otherwise the dot; all as floats with DOT_BIAS on top
       Sums dots[2];
+      i32 bias = (i32)as_uint(DOT_BIAS);
       if constexpr (SUB16) {
-        dots[0] = multiply_half<0>(x[i], w[j]);
-        dots[1] = multiply_half<1>(x[i], w[j]);
+        dots[0] = multiply_half<0>(x[i], w[j], bias);
+        dots[1] = multiply_half<1>(x[i], w[j], bias);
       } else {
-        dots[0] = multiply(x[i], w[j], (i32)as_uint(DOT_BIAS));
+        dots[0] = multiply(x[i], w[j], bias);
       }
 #pragma unroll
       for (u32 r = 0; r < TILE_REGS; r++) {
         u32 at = i * TILE + row_step(r), n = j * TILE + column_step(r);
-        GroupScales ws = {w_scale[n], 0.0f, 0, 0};
-        GroupActs xs = {x_scale[at], 0.0f, 0};
-        if constexpr (HAS_MIN) ws.minus_min = minus_min[n];
-        if constexpr (SUB16) ws.subs = subs[n];
-        if constexpr (HAS_MIN && SUB16) ws.mins = mins[n], xs.sums = sums[at];
-        if constexpr (HAS_MIN && !SUB16) xs.scaled_sum = scaled_sum[at];
+        float dot = as_float((u32)sum_at(dots[0], r)) - DOT_BIAS, scale = w_scale[n] * x_scale[at];
         float &out = acc[(j * DOWN + i) * TILE_REGS + r];
-        if constexpr (SUB16) out = add_group(out, sum_at(dots[0], r), sum_at(dots[1], r), ws, xs);
-        else out = add_group(out, as_float((u32)sum_at(dots[0], r)) - DOT_BIAS, ws, xs);
+        if constexpr (SUB16) {
+          // Both products are below 2^24, so that the one rounding is that of the exact sum.
+          float second = as_float((u32)sum_at(dots[1], r)) - DOT_BIAS;
+          out = fma_(fma_(second, s.subs[1][column + n], dot * s.subs[0][column + n]), scale, out);
+          if constexpr (HAS_MIN) {
+            float mins = fma_(s.sums[1][row + at], s.mins[1][column + n], s.sums[0][row + at] * s.mins[0][column + n]);
+            out = fma_(mins * minus_min[n], x_scale[at], out);
+          }
+        } else {
+          out = fma_(dot, scale, out);
+          if constexpr (HAS_MIN) out = fma_(minus_min[n], scaled_sum[at], out);
+        }
       }
     }
   }
 }
-
-// The chain that is summed as number `i`: i with its five bits reversed.
-DEV u32 chain_at(u32 i) { return (i & 1) << 4 | (i & 2) << 2 | (i & 4) | (i & 8) >> 2 | (i & 16) >> 4; }
 
 // Sums the 2^LEVEL chains below a node of the tree, of which `chain` is the first; `add_chain` sums one.
 //
@@ -120,8 +133,15 @@ template <u32 LEVEL, class AddChain> DEV void sum_tree(u32 chain, float acc[OUTP
   }
 }
 
-KERNEL __launch_bounds__(256, 2) void matmul_int8(float *out, const u8 *w, const i8 *codes, const float *scales, u32 n,
-                                                  u32 k, u32 t) {
+// Workgroups a compute unit should hold at least, by the registers left to each.
+#if GRETA_AMD
+constexpr u32 WORKGROUPS = 1;
+#else
+constexpr u32 WORKGROUPS = 2;
+#endif
+
+KERNEL __launch_bounds__(256, WORKGROUPS) void matmul_int8(float *out, const u8 *w, const i8 *codes,
+                                                           const float *scales, u32 n, u32 k, u32 t) {
   await_inputs();
   __shared__ Stage stages[STAGES];
   u32 groups = k / 32, row0 = block_x() * BLOCK, token0 = block_y() * BLOCK;
@@ -129,7 +149,8 @@ KERNEL __launch_bounds__(256, 2) void matmul_int8(float *out, const u8 *w, const
   u32 down = wave % 2 * DOWN * TILE, across = wave / 2 * ACROSS * TILE;
 
   // What this thread brings. Rows past the end repeat the last one; only their stores are left out.
-  u32 side_row = thread_x() % BLOCK, stage = thread_x() / BLOCK;
+  // Neighbours bring the groups of one row's quad, which are neighbours in memory too.
+  u32 side_row = thread_x() / STAGES, stage = thread_x() % STAGES;
   u64 row = row0 + side_row < n ? row0 + side_row : n - 1;
   u64 token = token0 + side_row < t ? token0 + side_row : t - 1;
   const u8 *w_row = w + row * row_bytes(k);
@@ -137,28 +158,21 @@ KERNEL __launch_bounds__(256, 2) void matmul_int8(float *out, const u8 *w, const
   const float *x_scales = scales + token * groups;
 
   float acc[OUTPUTS];
-  // The chains' groups are numbered in the order they are added; this thread brings every STAGES-th from `stage` on.
-  // Every chain counts as long as the longest, so that a number has its place without a division.
-  u32 length = (groups + CHAINS - 1) / CHAINS;
-  u32 next_chain = 0, next = stage, number = 0;
   auto add_chain = [&](u32 chain, float *acc) {
-    for (u32 b = chain, end = chain + length * CHAINS; b < end; b += CHAINS, number++) {
-      if (number % STAGES == 0) {
-        barrier(); // all waves are through with the last ones
-        for (; next >= length; next -= length) next_chain++;
-        u32 mine = chain_at(next_chain) + next * CHAINS;
-        if (next_chain < CHAINS && mine < groups) {
-          bring_weights(stages[stage], side_row, w_row, mine);
-          bring_acts(stages[stage], side_row, x_row + (u64)mine * 32, x_scales[mine]);
+    for (u32 first = chain * QUAD; first < groups; first += CHAINS * QUAD) {
+      barrier(); // all waves are through with the last quad
+      if (first + stage < groups) {
+        bring_weights(stages[stage], side_row, w_row, first + stage);
+        bring_acts(stages[stage], side_row, x_row + (u64)(first + stage) * 32, x_scales[first + stage]);
 #ifdef FAULT_OPERANDS_TRANSPOSED
-          const u32 none[8] = {};
-          if (token0 + side_row >= t) store_row(stages[stage].x, LENGTH, side_row, none);
+        const u32 none[8] = {};
+        if (token0 + side_row >= t) store_row(stages[stage].x, LENGTH, side_row, none);
 #endif
-        }
-        next += STAGES;
-        barrier();
       }
-      if (b < groups && counts(b)) add_stage(stages[number % STAGES], down, across, acc);
+      barrier();
+      for (u32 i = 0; i < STAGES; i++) {
+        if (first + i < groups && counts(first + i)) add_stage(stages[i], down, across, acc);
+      }
     }
   };
   sum_tree<LEVELS>(0, acc, add_chain);

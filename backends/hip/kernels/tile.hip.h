@@ -56,8 +56,8 @@ DEV Sums multiply(Fragment rows, Fragment columns, i32 from) {
   return {__builtin_amdgcn_mfma_i32_16x16x32_i8((i64)rows.bytes, (i64)columns.bytes, c, 0, 0, 0)};
 }
 // The sums over one half of the 32 only.
-template <u32 HALF> DEV Sums multiply_half(Fragment rows, Fragment columns) {
-  return multiply(rows, {columns.bytes & (HALF ? 0xffffffffull << 32 : 0xffffffffull)}, 0);
+template <u32 HALF> DEV Sums multiply_half(Fragment rows, Fragment columns, i32 from) {
+  return multiply(rows, {columns.bytes & (HALF ? 0xffffffffull << 32 : 0xffffffffull)}, from);
 }
 DEV i32 sum_at(const Sums &s, u32 reg) { return s.v[reg]; }
 // Where a lane's outputs are: the first one's place, and how far from it the others are.
@@ -104,7 +104,7 @@ DEV Sums multiply(Fragment rows, Fragment columns, i32 from) {
   }
   return s;
 }
-template <u32 HALF> DEV Sums multiply_half(Fragment rows, Fragment columns) {
+template <u32 HALF> DEV Sums multiply_half(Fragment rows, Fragment columns, i32 from) {
   Sums s;
 #pragma unroll
   for (u32 i = 0; i < 2; i++) {
@@ -112,7 +112,7 @@ template <u32 HALF> DEV Sums multiply_half(Fragment rows, Fragment columns) {
     i32 *d = s.v + 4 * i;
     asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%7, %7, %7, %7};"
         : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
-        : "r"(rows.low.half[HALF]), "r"(rows.high.half[HALF]), "r"(c.half[HALF]), "r"(0));
+        : "r"(rows.low.half[HALF]), "r"(rows.high.half[HALF]), "r"(c.half[HALF]), "r"(from));
   }
   return s;
 }

@@ -39,22 +39,6 @@ DEV u64 ballot_(bool v) { return __builtin_amdgcn_ballot_w64(v); }
 struct Sums {
   float v[TILE_REGS];
 };
-DEV float from_lane(float v, u32 lane) {
-  float out;
-  asm volatile("shfl.sync.idx.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=f"(out) : "f"(v), "r"(lane));
-  return out;
-}
-DEV Sums multiply(Fragment rows, Fragment columns, Sums s) {
-  u32 column = lane_id() % TILE;
-#pragma unroll
-  for (u32 k = 0; k < DEPTH; k++) {
-    u32 from = k % (WAVE / TILE) * TILE, h = k / (WAVE / TILE);
-    float b = from_lane(columns.v[h], from + column);
-#pragma unroll
-    for (u32 r = 0; r < TILE_REGS; r++) s.v[r] = fma_(from_lane(rows.v[h], from + first_row() + r), b, s.v[r]);
-  }
-  return s;
-}
 DEV u32 uniform(u32 v) { return v; }
 DEV u64 ballot_(bool v) {
   u32 out;

@@ -11,7 +11,7 @@ macro_rules! sources {
 }
 
 sources! {
-    "attention.hip.h", "greta.hip.h", "int8.hip.h", "quant.hip.h", "quantize.hip.h", "tile.hip.h", "tile_f32.hip.h",
+    "attention.hip.h", "attention_fma.hip.h", "attention_mfma.hip.h", "greta.hip.h", "int8.hip.h", "quant.hip.h", "quantize.hip.h", "tile.hip.h", "tile_f32.hip.h",
     "values.hip.h",
     "add.hip", "attention.hip", "cache_write.hip", "dequant.hip", "embed.hip", "matmul.hip", "matmul_exact.hip",
     "matvec.hip", "quantize.hip", "rmsnorm.hip", "rope.hip", "stats.hip", "swiglu.hip", "topk.hip",

@@ -6,7 +6,7 @@ use crate::interrupt::Guard;
 use crate::progress::{Progress, Unit};
 use crate::session::Loaded;
 use crate::{json, names, output, taps};
-use greta::backends::{Batch, RowsWanted, SeqId, StepAt, TapRow, TapSink, Want};
+use greta::backends::{Batch, RowsWanted, SeqId, Session, StepAt, TapRow, TapSink, Want};
 use greta::graph::{Detail, TapMode, TapRequest, TapSpec};
 use greta::{Context, EngineOptions, Model};
 use serde_json::json;
@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 /// Measure speed: prompt processing (pp) and text generation (tg)
 ///
 /// The tests are llama-bench's: pp N runs N random tokens as a prompt, tg N runs N single-token steps from an empty cache;
-/// both give tokens a second, after one run that is not counted. Sampling is no part of it.
+/// both give tokens a second, after one run that is not counted. Sampling is no part of it. With -d N the cache holds N
+/// tokens before; with -s N so many sequences generate side by side, a token of each a step, and the largest logit of each is
+/// what comes back.
 ///
 /// With --taps each test is measured without taps and with them, in up to five turns of fresh engines: two at once would
 /// compete for the caches with two copies of the weights.
@@ -24,6 +26,8 @@ use std::time::{Duration, Instant};
 #[command(after_help = "Examples:
   greta bench -m model.gguf -p 512 -n 128 -r 3 -t 2
   greta bench -p 128,512 -n 0 --json
+  greta bench -p 0 -n 64 -d 4096             # deep in a context
+  greta bench -p 0 -n 64 -d 128 -s 1,4,16    # sequences together
   greta bench -p 0 --taps 'blk.*.out'      # what a tap a layer costs")]
 pub struct Bench {
     /// Tokens of the prompt; 0 leaves the test out
@@ -32,6 +36,12 @@ pub struct Bench {
     /// Tokens to generate; 0 leaves the test out
     #[arg(short = 'n', long, value_name = "N", value_delimiter = ',', default_value = "128")]
     n_gen: Vec<usize>,
+    /// Tokens in the cache before each test
+    #[arg(short = 'd', long, value_name = "N", value_delimiter = ',', default_value = "0")]
+    n_depth: Vec<usize>,
+    /// Sequences that generate together
+    #[arg(short, long, value_name = "N", value_delimiter = ',', default_value = "1", conflicts_with = "taps")]
+    sequences: Vec<usize>,
     /// Runs of each test
     #[arg(short, long, value_name = "N", default_value_t = 5)]
     repetitions: usize,
@@ -55,14 +65,17 @@ impl Bench {
     /// Runs the command.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let tests = self.tests()?;
-        let longest = tests.iter().map(|t| t.n_prompt.max(t.n_gen)).max().unwrap_or(0);
+        let longest = tests.iter().map(|t| t.depth + t.n_prompt.max(t.n_gen)).max().unwrap_or(0);
+        let sequences = tests.iter().map(|t| t.sequences).max().unwrap_or(1);
         let model = self.common.open()?;
         let context = self.common.context.unwrap_or(longest);
         if longest > context || context > model.context() {
             let limit = context.min(model.context());
-            anyhow::bail!("a test of {longest} tokens does not fit a context of {limit}; give smaller -p and -n");
+            anyhow::bail!("a test of {longest} tokens does not fit a context of {limit}; give smaller -p, -n and -d");
         }
-        let options = EngineOptions { context: Some(context), max_tokens: STEP, ..self.common.engine_options() };
+        let options =
+            EngineOptions { context: Some(context), max_tokens: STEP.max(sequences), ..self.common.engine_options() };
+        let options = EngineOptions { sequences, max_rows: options.max_rows.max(sequences), ..options };
         let mut kinds = vec![options.clone()];
         if !self.taps.is_empty() {
             let spec = TapSpec { detail: self.detail, ..TapSpec::default() };
@@ -124,9 +137,17 @@ impl Bench {
         if self.repetitions == 0 {
             anyhow::bail!("-r 0: there is nothing to measure; give 1 or more");
         }
-        let pp = self.n_prompt.iter().map(|&n| Test { n_prompt: n, n_gen: 0 });
-        let tg = self.n_gen.iter().map(|&n| Test { n_prompt: 0, n_gen: n });
-        let tests: Vec<_> = pp.chain(tg).filter(|t| t.n_prompt + t.n_gen > 0).collect();
+        if self.sequences.contains(&0) {
+            anyhow::bail!("-s 0: a test has at least one sequence");
+        }
+        let mut tests = Vec::new();
+        for &depth in &self.n_depth {
+            let of = |n_prompt, n_gen, sequences| Test { n_prompt, n_gen, depth, sequences };
+            tests.extend(self.n_prompt.iter().map(|&n| of(n, 0, 1)));
+            let tg = self.n_gen.iter().flat_map(|&n| self.sequences.iter().map(move |&s| of(0, n, s)));
+            tests.extend(tg);
+        }
+        tests.retain(|t| t.n_prompt + t.n_gen > 0);
         if tests.is_empty() {
             anyhow::bail!("-p 0 and -n 0: there is nothing to measure");
         }
@@ -138,19 +159,84 @@ impl Bench {
 struct Test {
     n_prompt: usize,
     n_gen: usize,
+    /// Tokens of each sequence before.
+    depth: usize,
+    sequences: usize,
 }
 
 impl Test {
     fn name(&self) -> String {
-        if self.n_gen == 0 { format!("pp{}", self.n_prompt) } else { format!("tg{}", self.n_gen) }
+        let mut name = if self.n_gen == 0 { format!("pp{}", self.n_prompt) } else { format!("tg{}", self.n_gen) };
+        if self.sequences > 1 {
+            name += &format!(" x{}", self.sequences);
+        }
+        if self.depth > 0 {
+            name += &format!(" @ d{}", self.depth);
+        }
+        name
     }
 
     fn tokens(&self) -> usize {
-        self.n_prompt + self.n_gen
+        self.n_prompt + self.n_gen * self.sequences
+    }
+
+    /// Fills the cache up to the depth, as far as it is not filled from the run before.
+    fn dive(&self, session: &mut dyn Session, vocab: usize, guard: &Guard) -> anyhow::Result<()> {
+        for s in 0..self.sequences {
+            let seq = SeqId(s);
+            let there = session.kv().table().len(seq).min(self.depth);
+            session.kv().truncate(seq, there)?;
+            let tokens = random_tokens(self.depth, vocab, usize::MAX - s);
+            for part in tokens[there..].chunks(STEP).take_while(|_| !guard.hit()) {
+                let mut batch = Batch::default();
+                batch.append(session.kv(), seq, part, RowsWanted::None)?;
+                session.run(&batch, Want::Nothing)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A run of the test where the context's own bookkeeping does not reach: deep, or with several sequences.
+    fn beside(&self, session: &mut dyn Session, tokens: &[u32], guard: &Guard) -> anyhow::Result<()> {
+        if self.n_gen == 0 {
+            let parts = tokens.len().div_ceil(STEP);
+            for (i, part) in tokens.chunks(STEP).enumerate().take_while(|_| !guard.hit()) {
+                let (rows, want) =
+                    if i + 1 == parts { (RowsWanted::Last, Want::Logits) } else { (RowsWanted::None, Want::Nothing) };
+                let mut batch = Batch::default();
+                batch.append(session.kv(), SeqId(0), part, rows)?;
+                session.run(&batch, want)?;
+            }
+            return Ok(());
+        }
+        let want = if self.sequences > 1 { Want::TopK(1) } else { Want::Logits };
+        for step in tokens.chunks(self.sequences).take_while(|_| !guard.hit()) {
+            let mut batch = Batch::default();
+            for (s, token) in step.iter().enumerate() {
+                batch.append(session.kv(), SeqId(s), std::slice::from_ref(token), RowsWanted::Last)?;
+            }
+            session.run(&batch, want)?;
+        }
+        Ok(())
     }
 
     fn once(&self, context: &mut Context, tokens: &[u32], tapped: bool, guard: &Guard) -> anyhow::Result<Duration> {
+        if self.depth > 0 || self.sequences > 1 {
+            let vocab = context.model().vocab();
+            let session = context.session();
+            self.dive(session, vocab, guard)?;
+            let start = Instant::now();
+            self.beside(session, tokens, guard)?;
+            let time = start.elapsed();
+            for s in 0..self.sequences {
+                session.kv().truncate(SeqId(s), self.depth)?;
+            }
+            return Ok(time);
+        }
         context.truncate(0)?;
+        for s in 0..context.session().kv().table().config().sequences {
+            context.session().kv().truncate(SeqId(s), 0)?;
+        }
         let start = Instant::now();
         let step = if self.n_gen == 0 { STEP } else { 1 };
         if tapped {
@@ -273,7 +359,8 @@ impl Report {
             "n_ctx": self.context,
             "n_prompt": test.n_prompt,
             "n_gen": test.n_gen,
-            "n_depth": 0,
+            "n_depth": test.depth,
+            "n_sequences": test.sequences,
             "taps": tapped,
             "avg_ns": avg_ns.round() as u64,
             "stddev_ns": stddev_ns.round() as u64,

@@ -26,6 +26,9 @@ fn source(op: &Attention, n: &Node<'_>) -> Source {
 /// What the kernel's `Shared` holds: weights in rows that begin four banks apart, nine numbers a row.
 const LDS: u32 = (ROWS * (SEGMENT + 4) * 4 + ROWS * 9 * 4) as u32;
 
+/// Four numbers of each of 256 segments, and room to find one of them.
+const MERGE_LDS: u32 = 256 * 4 * 5;
+
 fn shape(l: Launch, op: &Attention, n: &Node<'_>, step: &Step) -> Launch {
     let pages = n.in_descs[5].cols().at(&step.bindings());
     l.sizes([op.heads, op.kv_heads, n.rows(step), pages]).float(op.scale)
@@ -56,6 +59,7 @@ fn parts(op: &Attention, n: &Node<'_>, step: &Step) -> Vec<Launch> {
     part.args.push(Arg::U32(segments as u32));
     let merge = Launch::new(source(op, n), "attention_merge")
         .grid(op.heads, tokens, 1)
+        .lds(MERGE_LDS)
         .buffers([n.outs[0], Buffer::Scratch, n.ins[3]])
         .sizes([op.heads, segments]);
     vec![part, merge]

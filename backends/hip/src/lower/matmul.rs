@@ -1,17 +1,28 @@
 //! `matmul`: vectors for few tokens, matrix cores for many; `int8` sums in one order whichever is taken.
 
 use super::{Launch, Node, Step};
+use crate::Target;
 use crate::kernels::Source;
 use greta_ops::{DType, quant};
 
 /// Rows of the weight a workgroup of the vector kernels takes: 32 lanes each.
 const ROWS: usize = 8;
+/// Values of a row that 32 lanes take at a time.
+const CHUNK: usize = 32 * 128;
+/// From this many rows on they take two each, and still fill the device.
+const MANY_ROWS: usize = 8192;
 /// Tokens a thread of their wider form takes.
 const FEW: usize = 4;
 /// Tokens, and rows of the weight, of a workgroup on matrix cores.
 const BLOCK: usize = 64;
-/// From this many tokens on matrix cores are taken.
-const MATRIX_FROM: usize = 16;
+/// From this many tokens on matrix cores are taken. A tile is of 64 tokens, used or not; where vectors are fast, few of them
+/// are done sooner without (measured on an H100, a guess for an MI300X).
+fn matrix_from(target: Target) -> usize {
+    match target {
+        Target::Gfx942 => 16,
+        Target::Sm(_) => 64,
+    }
+}
 
 pub(super) fn lower(n: &Node<'_>, step: &Step) -> Launch {
     let weight = n.in_descs[0];
@@ -19,16 +30,22 @@ pub(super) fn lower(n: &Node<'_>, step: &Step) -> Launch {
     let int8 = n.ins.len() == 3;
     let matrix = match n.forced {
         Some(route) => int8 && route == "matmul",
-        None => int8 && tokens >= MATRIX_FROM,
+        None => int8 && tokens >= matrix_from(n.target),
     };
     let (file, kernel, rows, at_once) = match (int8, matrix, tokens) {
         (true, true, _) => ("matmul.hip", "matmul_int8", BLOCK, BLOCK),
+        (true, false, 1) if k > CHUNK => ("matvec.hip", "matvec_int8_t1_long", ROWS, 1),
+        (true, false, 1) if n.width() >= MANY_ROWS => ("matvec.hip", "matvec_int8_t1_r2", 2 * ROWS, 1),
         (true, false, 1) => ("matvec.hip", "matvec_int8_t1", ROWS, 1),
         (true, false, _) => ("matvec.hip", "matvec_int8_t4", ROWS, FEW),
         (false, _, 1) => ("matmul_exact.hip", "matmul_exact_t1", ROWS, 1),
         (false, _, _) => ("matmul_exact.hip", "matmul_exact_t4", ROWS, FEW),
     };
-    let lds = if kernel == "matmul_int8" { lds(weight.dtype) } else { 0 };
+    let lds = match (int8, matrix) {
+        (true, true) => lds(weight.dtype),
+        (true, false) => acts(if kernel == "matvec_int8_t1_long" { 4 } else { at_once }),
+        _ => 0,
+    };
     Launch::new(Source::of(file).with("WEIGHT", weight.dtype.name()), kernel)
         .grid(n.width().div_ceil(rows), tokens.div_ceil(at_once), 1)
         .lds(lds)
@@ -37,11 +54,18 @@ pub(super) fn lower(n: &Node<'_>, step: &Step) -> Launch {
         .sizes([n.width(), k, tokens])
 }
 
+/// What the vector kernels' `Acts` holds of each token, or of each chunk of long rows: 32 quads, which begin 16 bytes further than they are long, and three
+/// numbers of each group.
+fn acts(chunks: usize) -> u32 {
+    (chunks * (32 * (4 * 32 + 16) + 128 * 12)).next_multiple_of(16) as u32
+}
+
 /// Four of the kernel's `Stage`.
 fn lds(weight: DType) -> u32 {
     let (min, sub16) = quant::format(weight).map_or((false, false), |f| (f.has_min, f.sub == 16));
     let each = |there: bool| if there { BLOCK } else { 1 };
     let planes = 2 * 4 * (BLOCK + 4) * 8;
-    let words = 2 * BLOCK + each(min) + each(min && !sub16) + each(sub16) + 2 * each(min && sub16);
-    (4 * (planes + 4 * words).next_multiple_of(8)) as u32
+    let words = 2 * BLOCK + each(min) + each(min && !sub16) + 2 * each(sub16) + 4 * each(min && sub16);
+    let padding = 32 - (words + 24) % 32;
+    (4 * (planes + 4 * (words + padding))) as u32
 }
