@@ -32,18 +32,28 @@ impl Driver for Sim {
         "sim"
     }
 
+    fn emulated(&self) -> bool {
+        true
+    }
+
+    fn files(&self) -> Result<Vec<String>, DriverError> {
+        Ok(vec!["part of greta".into()])
+    }
+
+    fn compiler(&self) -> Result<String, DriverError> {
+        Ok(Clang::get()?.version().into())
+    }
+
     fn devices(&self) -> Result<Vec<DeviceInfo>, DriverError> {
-        Clang::get()?;
-        Ok(vec![self.info()])
+        Ok(vec![self.info()?])
     }
 
     fn open(&self, ordinal: usize) -> Result<Arc<dyn Device>, DriverError> {
         if ordinal > 0 {
             return Err(DriverError::Absent(format!("there is no device {ordinal}; the emulated one is number 0")));
         }
-        Clang::get()?;
         Ok(Arc::new(SimDevice(Arc::new(Shared {
-            info: self.info(),
+            info: self.info()?,
             memory: Memory::new(MEMORY),
             threads: self.threads,
             kernels: self.kernels.clone(),
@@ -55,9 +65,17 @@ impl Driver for Sim {
 }
 
 impl Sim {
-    fn info(&self) -> DeviceInfo {
-        let name = format!("gfx942 emulator on {} host threads", self.threads);
-        DeviceInfo { name, target: Target::Gfx942, memory: MEMORY, units: UNITS, driver: "emulator".into() }
+    fn info(&self) -> Result<DeviceInfo, DriverError> {
+        Ok(DeviceInfo {
+            name: format!("gfx942 emulator on {} host threads", self.threads),
+            target: Target::Gfx942,
+            arch: Target::Gfx942.to_string(),
+            memory: MEMORY,
+            units: UNITS,
+            driver: "emulator".into(),
+            compiler: self.compiler()?,
+            usable: Ok(()),
+        })
     }
 }
 

@@ -14,7 +14,8 @@ pub(crate) struct Handle(pub usize);
 /// What a driver says of a device.
 pub(crate) struct Properties {
     pub name: String,
-    pub target: Result<Target, String>,
+    /// The architecture, in compilers' words.
+    pub arch: String,
     pub memory: u64,
     pub units: u32,
 }
@@ -49,6 +50,10 @@ pub(crate) struct Image {
 pub(crate) trait Api: Send + Sync + 'static {
     /// The name users give after `hip:`.
     const NAME: &'static str;
+    /// How the files of its libraries begin.
+    const LIBRARIES: &'static [&'static str];
+    /// What there are kernels for, for people.
+    const TARGETS: &'static str;
 
     /// Loads the libraries, checks that they have every function used here, and starts the runtime.
     fn load() -> Called<()>;

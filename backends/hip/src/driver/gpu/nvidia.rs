@@ -145,6 +145,8 @@ fn attribute(which: cu::CUdevice_attribute, device: cu::CUdevice) -> Called<u32>
 
 impl Api for Nvidia {
     const NAME: &'static str = "nvidia";
+    const LIBRARIES: &'static [&'static str] = &["libcuda", "libnvrtc"];
+    const TARGETS: &'static str = "sm_80 and newer";
 
     fn load() -> Called<()> {
         static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
@@ -177,7 +179,7 @@ impl Api for Nvidia {
         let name = unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned();
         Ok(Properties {
             name,
-            target: Target::from_name(&arch).ok_or_else(|| format!("it is {arch}; the kernels need sm_80 or newer")),
+            arch,
             memory: memory as u64,
             units: attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, device)?,
         })
