@@ -327,6 +327,7 @@ fn doctor() -> Result<(), Outcome> {
     )?;
     hold(&[("STANDIN_STALE", "1")], 1, &[("kernel adds", "ok"), ("graph replays", "fail")])?;
     hold(&[("STANDIN_DEVICES", "0")], 2, &[("devices visible", "fail"), ("kernel adds", "skipped")])?;
+    hold(&[("STANDIN_FAIL", "hipInit")], 2, &[("driver library", "ok"), ("devices visible", "fail")])?;
     hold(&[("STANDIN_ARCH", "gfx90a")], 2, &[("devices visible", "ok"), ("device opens", "fail")])?;
     hold(&[("STANDIN_FAIL", "hipModuleLaunchKernel")], 1, &[("module compiles", "ok"), ("kernel adds", "fail")])?;
     hold(&[("STANDIN_FAIL", "hiprtcVersion")], 2, &[("run-time compiler", "fail"), ("device opens", "skipped")])?;

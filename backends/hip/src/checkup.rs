@@ -27,7 +27,7 @@ const COMPILER: Checked = Checked {
 };
 const DEVICES: Checked = Checked {
     name: "devices visible",
-    advice: "The runtime sees no GPU. Look at HIP_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES and CUDA_VISIBLE_DEVICES, which it \
+    advice: "The runtime does not start or sees no GPU. Look at HIP_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES and CUDA_VISIBLE_DEVICES, which it \
              obeys before greta counts, at `rocminfo` or `nvidia-smi`, and at the device files",
 };
 const OPENED: Checked = Checked {

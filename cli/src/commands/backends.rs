@@ -51,14 +51,15 @@ impl Backends {
             drivers.extend(list);
         }
         output::print(&output::table(&rows, &[]))?;
-        output::print(&format!("\n{}", devices(&drivers)))?;
+        output::print(&format!("\n{}", devices(&drivers, self.bandwidth)))?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// The devices as a table, then the drivers that have none.
-fn devices(drivers: &[DriverEntry]) -> String {
+/// The devices as a table, then the drivers that have none. The last columns are there if they were asked for.
+fn devices(drivers: &[DriverEntry], bandwidth: bool) -> String {
     let head = ["device", "what it is", "arch", "units", "memory", "free", "driver", "compiler", "copy", "read"];
+    let shown = if bandwidth { head.len() } else { head.len() - 2 };
     let mut rows = vec![head.map(String::from).to_vec()];
     let mut absent = String::new();
     for d in drivers {
@@ -76,6 +77,7 @@ fn devices(drivers: &[DriverEntry]) -> String {
             }
         }
     }
+    rows.iter_mut().for_each(|r| r.truncate(shown));
     let table =
         if rows.len() > 1 { output::table(&rows, &[false, false, false, true, true, true]) } else { String::new() };
     table + &absent

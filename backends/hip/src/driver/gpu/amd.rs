@@ -48,7 +48,8 @@ unsafe fn constant(text: *const c_char) -> String {
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
-/// Calls a function of the runtime and checks what it says. Every function named so is looked for by `load` first.
+/// Calls a function of the runtime and checks what it says. Every function named so is looked for by
+/// `libraries` first.
 macro_rules! call {
     ($check:ident, $name:ident($($arg:expr),* $(,)?)) => {{
         // SAFETY: the arguments are what the function is documented to take; those that are pointers are to places that
@@ -74,10 +75,14 @@ impl Api for Amd {
     const LIBRARIES: &'static [&'static str] = &["libamdhip64", "libhiprtc"];
     const TARGETS: &'static str = "gfx942";
 
+    fn libraries() -> Called<()> {
+        static FOUND: OnceLock<Result<(), String>> = OnceLock::new();
+        FOUND.get_or_init(super::rocm::load).clone().map_err(DriverError::Absent)
+    }
+
     fn load() -> Called<()> {
-        static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
-        let start = || super::rocm::load().and_then(|()| call!(hipInit(0)).map_err(|e| e.to_string()));
-        STARTED.get_or_init(start).clone().map_err(DriverError::Absent)
+        Self::libraries()?;
+        call!(hipInit(0)).map_err(|e| DriverError::Absent(e.to_string()))
     }
 
     fn version() -> Called<String> {

@@ -38,12 +38,12 @@ impl<A: Api> Driver for Gpu<A> {
     }
 
     fn files(&self) -> Result<Vec<String>, DriverError> {
-        A::load()?;
+        A::libraries()?;
         Ok(mapped(A::LIBRARIES))
     }
 
     fn compiler(&self) -> Result<String, DriverError> {
-        A::load()?;
+        A::libraries()?;
         A::compiler()
     }
 

@@ -36,7 +36,7 @@ fn check_rtc(call: &'static str, code: nvrtcResult) -> Called<()> {
     Err(DriverError::Call { call, why })
 }
 
-/// Calls a function of the driver and checks what it says. Every function named so is looked for by `load` first.
+/// Calls a function of the driver and checks what it says. Every function named so is looked for by `libraries` first.
 macro_rules! cuda {
     ($name:ident($($arg:expr),* $(,)?)) => {{
         // SAFETY: the arguments are what the function is documented to take; those that are pointers are to places that
@@ -104,7 +104,7 @@ const NVRTC_FUNCTIONS: &[&str] = &[
     "nvrtcGetProgramLog",
 ];
 
-fn start() -> Result<(), String> {
+fn find() -> Result<(), String> {
     let absent = |what: &str, install: &str| format!("{what} is not there; {install}");
     // SAFETY: loading NVIDIA's libraries runs their initialisers, which ask nothing of the process.
     let (driver, compiler) = unsafe { (cu::is_culib_present(), rtc::is_culib_present()) };
@@ -124,10 +124,7 @@ fn start() -> Result<(), String> {
         };
         missing(cuda, CUDA_FUNCTIONS).or_else(|| missing(nvrtc, NVRTC_FUNCTIONS))
     };
-    if let Some(name) = lacks {
-        return Err(format!("NVIDIA's libraries have no `{name}`: they are too old"));
-    }
-    cuda!(cuInit(0)).map_err(|e| e.to_string())
+    lacks.map_or(Ok(()), |name| Err(format!("NVIDIA's libraries have no `{name}`: they are too old")))
 }
 
 fn handle<T>(p: *mut T) -> Handle {
@@ -148,9 +145,14 @@ impl Api for Nvidia {
     const LIBRARIES: &'static [&'static str] = &["libcuda", "libnvrtc"];
     const TARGETS: &'static str = "sm_80 and newer";
 
+    fn libraries() -> Called<()> {
+        static FOUND: OnceLock<Result<(), String>> = OnceLock::new();
+        FOUND.get_or_init(find).clone().map_err(DriverError::Absent)
+    }
+
     fn load() -> Called<()> {
-        static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
-        STARTED.get_or_init(start).clone().map_err(DriverError::Absent)
+        Self::libraries()?;
+        cuda!(cuInit(0)).map_err(|e| DriverError::Absent(e.to_string()))
     }
 
     fn version() -> Called<String> {

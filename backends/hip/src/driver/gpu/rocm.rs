@@ -55,9 +55,6 @@ const HIPRTC_FUNCTIONS: &[&str] = &[
     "hiprtcGetProgramLog",
 ];
 
-/// Where ROCm is installed if nobody says otherwise.
-const USUAL: &str = "/opt/rocm";
-
 /// Loads both libraries. An error says which is missing, or which function, and what to do.
 pub(super) fn load() -> Result<(), String> {
     // The bindings keep both libraries, or neither.
@@ -74,15 +71,31 @@ pub(super) fn load() -> Result<(), String> {
     if there { Ok(()) } else { Err("AMD's libraries could not be loaded".into()) }
 }
 
+/// Folders that usually hold the libraries, the loader's own among them.
+const FOLDERS: &[&str] = &["/opt/rocm/lib", "/opt/rocm/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib64"];
+
 fn absent(name: &str, why: &str) -> String {
-    let lies_there = Path::new(USUAL).join("lib").join(format!("lib{name}.so")).exists();
-    let hint = match lies_there && env::var_os("ROCM_PATH").is_none() {
-        true => format!("it lies in {USUAL}/lib: export ROCM_PATH={USUAL}"),
-        false => "it comes with ROCm (packages hip-dev and hiprtc, or hip-runtime-amd), and ROCM_PATH says where else \
-                  to look"
-            .into(),
+    let begins = format!("lib{name}.so");
+    let of_runtime = |folder: &&str| {
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
+        files.filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&begins))).max()
     };
-    format!("lib{name}.so is not there; {hint}{why}")
+    let hint = match FOLDERS.iter().find_map(of_runtime) {
+        Some(path) if path.ends_with(&begins) => {
+            let root = path.parent().and_then(Path::parent).unwrap_or(&path);
+            format!("it lies in {}: export ROCM_PATH={}", path.display(), root.display())
+        }
+        // The bindings know the names .so, .so.1 and .so.0 alone.
+        Some(path) => format!(
+            "{} is there without the name {begins}: install HIP's development package, or link it as FOLDER/{begins} and \
+             export ROCM_PATH=FOLDER",
+            path.display()
+        ),
+        None => {
+            "it comes with ROCm (HIP's runtime and development packages), and ROCM_PATH says where else to look".into()
+        }
+    };
+    format!("{begins} is not there; {hint}{why}")
 }
 
 /// A library as the bindings find it: in ROCM_PATH and HIP_PATH, then where the loader looks.
