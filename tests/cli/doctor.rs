@@ -66,6 +66,7 @@ fn bad_input() -> Result<(), Failed> {
     said(&["doctor", "-b", "abacus"], "unknown backend `abacus`")?;
     said(&["doctor", "-b", "hip:gfx942"], "names no driver")?;
     said(&["doctor", "-b", "hip:sim:one"], "expected hip:sim:NUMBER")?;
+    said(&["doctor", "-b", "cpu", "--bundle", "no-such-folder/d.tgz"], "there is no folder no-such-folder")?;
     let there = models()?.file("doctor-there.tgz", b"mine")?;
     said(&["doctor", "-b", "cpu", "--bundle", text(&there)], "--force replaces it")
 }

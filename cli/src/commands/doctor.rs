@@ -12,6 +12,7 @@ use greta::trace::bundle;
 use greta::trace::checkup::Subject;
 use greta::{BACKENDS, BackendOptions};
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -83,6 +84,10 @@ impl Doctor {
 
     fn check(&self) -> anyhow::Result<ExitCode> {
         if let Some(path) = &self.bundle {
+            // What would keep it from being written is said before the checks.
+            let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            anyhow::ensure!(parent.is_dir(), "{}: there is no folder {}", path.display(), parent.display());
+            anyhow::ensure!(!path.is_dir(), "{}: is a folder; a bundle is a file", path.display());
             anyhow::ensure!(self.force || !path.exists(), "{}: is there already; --force replaces it", path.display());
         }
         let options = BackendOptions { threads: self.threads, eager: self.eager };
@@ -107,8 +112,15 @@ impl Doctor {
             let backend = greta::backend(name, &options)?;
             let against = greta::backend(BACKENDS[0].name, &options)?;
             let subject = Subject { backend: &*backend, against: &*against, interrupt: &stop, room: &folder };
-            let told = |check: &Check| self.show(std::slice::from_ref(check)).is_ok();
-            checks.extend(subject.checks(&told)?);
+            // The reader of the lines may be gone, which ends the checks.
+            let unsaid = RefCell::new(None);
+            let told =
+                |check: &Check| self.show(std::slice::from_ref(check)).map_err(|e| unsaid.replace(Some(e))).is_ok();
+            let made = subject.checks(&told);
+            if let Some(error) = unsaid.take() {
+                return Err(error);
+            }
+            checks.extend(made?);
         }
         let verdict = match (&found.device, checks.iter().any(|c| c.status == CheckStatus::Fail)) {
             (None, _) => Verdict::NoDevice,
