@@ -1,6 +1,7 @@
 //! The `greta` command as a user meets it: JSON shapes, exit codes, messages, and what goes to which stream.
 
 mod bad_input;
+mod doctor;
 mod faults;
 mod import;
 #[cfg(unix)]
@@ -27,6 +28,7 @@ pub fn trials() -> Vec<Trial> {
     all.extend(faults::trials());
     all.extend(trace::trials());
     all.extend(plan::trials());
+    all.extend(doctor::trials());
     all.extend(remote::trials());
     #[cfg(unix)]
     all.extend(interrupt::trials());

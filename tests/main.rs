@@ -12,6 +12,7 @@ mod gguf;
 mod golden;
 mod graph;
 mod hip;
+mod hip_amd;
 mod hypotheses;
 mod import;
 mod judge;
@@ -40,6 +41,7 @@ fn main() {
         conformance::trials(),
         graph::trials(),
         hip::trials(),
+        hip_amd::trials(),
         kv::trials(),
         p1::trials(),
         plain::trials(),

@@ -84,7 +84,7 @@ const CPU: Runs =
     Runs { lengths: &[75, 72, 69, 66], alone: &[&[1], &[7], &[32], &[512]], together: &[&[1], &[7], &[32], &[128]] };
 
 const LONG: Runs =
-    Runs { lengths: &[560, 557, 554, 551], alone: &[&[7], &[32], &[512]], together: &[&[7], &[32], &[128]], ..CPU };
+    Runs { lengths: &[560, 557, 554, 551], alone: &[&[7], &[32], &[512]], together: &[&[7], &[32], &[128]] };
 
 /// Steps on either side of where kernels change (16 tokens), positions on either side of where attention's segments do
 /// (128).

@@ -5,6 +5,7 @@
 
 mod batch;
 mod case;
+mod checks;
 mod error;
 mod fault;
 mod interrupt;
@@ -15,6 +16,7 @@ mod traits;
 
 pub use batch::{Batch, RowsWanted, StepOut, Want};
 pub use case::CaseRunner;
+pub use checks::{Bandwidth, Check, CheckStatus, Checked, Checkup, DeviceEntry, DriverEntry};
 pub use error::BackendError;
 pub use fault::{Fault, Injection};
 pub use interrupt::Interrupt;

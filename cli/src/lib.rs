@@ -63,4 +63,4 @@ pub use greta_models::{
 };
 pub use greta_ops as ops;
 pub use greta_trace as trace;
-pub use registry::{BACKENDS, BackendEntry, BackendOptions, OpenError, backend, backend_threads};
+pub use registry::{BACKENDS, BackendEntry, BackendOptions, OpenError, VISIBLE, backend, backend_threads, check_up};

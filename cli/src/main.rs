@@ -11,6 +11,7 @@ mod output;
 mod progress;
 mod remote;
 mod session;
+mod system;
 mod taps;
 mod verdict;
 

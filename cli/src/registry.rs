@@ -1,6 +1,6 @@
 //! The backends greta has, by name.
 
-use greta_backend::{Backend, BackendError};
+use greta_backend::{Backend, BackendError, Checkup, DriverEntry, Interrupt};
 use greta_cpu::{Cpu, CpuOptions, MOST_THREADS};
 use greta_hip::{Hip, HipOptions};
 use greta_reference::Reference;
@@ -27,12 +27,19 @@ pub struct BackendEntry {
     threads: fn(&BackendOptions) -> usize,
     /// Whether a colon may follow the name.
     devices: bool,
+    drivers: fn(&BackendOptions, bool) -> Vec<DriverEntry>,
+    checkup: fn(&str, &BackendOptions, &Interrupt) -> Result<Checkup, BackendError>,
 }
 
 impl BackendEntry {
     /// Opens the backend, which fails where its device is absent.
     pub fn open(&self, options: &BackendOptions) -> Result<Box<dyn Backend>, BackendError> {
         (self.open)("", options)
+    }
+
+    /// Its drivers and their devices; none for one that has no devices of its own. `bandwidth`: measured too.
+    pub fn drivers(&self, options: &BackendOptions, bandwidth: bool) -> Vec<DriverEntry> {
+        (self.drivers)(options, bandwidth)
     }
 }
 
@@ -44,16 +51,17 @@ pub const BACKENDS: &[BackendEntry] = &[
         open: |_, o| Ok(Box::new(cpu(o)?)),
         threads: host_threads,
         devices: false,
+        drivers: |_, _| Vec::new(),
+        checkup: |_, _, _| Ok(no_device("cpu")),
     },
     BackendEntry {
         name: "hip",
-        about: "kernels for AMD's MI300X; hip:sim executes their machine code on the host, hip:gfx942 only plans",
-        open: |which, o| {
-            let options = HipOptions { graphs: !o.eager, ..HipOptions::threads(host_threads(o)) };
-            Ok(Box::new(Hip::open(which, options)?))
-        },
+        about: "GPUs: hip:amd (never run yet), hip:nvidia, or hip:sim, which emulates gfx942; hip:amd:1 is the second",
+        open: |which, o| Ok(Box::new(Hip::open(which, hip(o))?)),
         threads: host_threads,
         devices: true,
+        drivers: |o, bandwidth| greta_hip::devices(&hip(o), bandwidth),
+        checkup: |which, o, stop| greta_hip::check_up(which, &hip(o), stop),
     },
     BackendEntry {
         name: "reference",
@@ -61,11 +69,22 @@ pub const BACKENDS: &[BackendEntry] = &[
         open: |_, _| Ok(Box::new(Reference)),
         threads: |_| 1,
         devices: false,
+        drivers: |_, _| Vec::new(),
+        checkup: |_, _, _| Ok(no_device("reference")),
     },
 ];
 
 fn host_threads(options: &BackendOptions) -> usize {
     options.threads.unwrap_or_else(greta_cpu::physical_cores)
+}
+
+fn hip(options: &BackendOptions) -> HipOptions {
+    HipOptions { graphs: !options.eager, ..HipOptions::threads(host_threads(options)) }
+}
+
+/// Nothing lies between the backend and the processor that runs greta.
+fn no_device(name: &str) -> Checkup {
+    Checkup { checks: Vec::new(), device: Some(name.into()) }
 }
 
 fn cpu(options: &BackendOptions) -> Result<Cpu, BackendError> {
@@ -109,6 +128,16 @@ pub fn backend(name: &str, options: &BackendOptions) -> Result<Box<dyn Backend>,
     let (entry, which) = entry(name, options)?;
     (entry.open)(which, options).map_err(|source| OpenError::Unavailable { name: name.into(), source })
 }
+
+/// Checks the driver and the device of the backend of this name, from the library to a kernel's numbers. `stop` is asked
+/// between checks.
+pub fn check_up(name: &str, options: &BackendOptions, stop: &Interrupt) -> Result<Checkup, OpenError> {
+    let (entry, which) = entry(name, options)?;
+    (entry.checkup)(which, options, stop).map_err(|source| OpenError::Unavailable { name: name.into(), source })
+}
+
+/// Variables by which devices are hidden from the drivers' libraries before greta counts them.
+pub const VISIBLE: &[&str] = greta_hip::VISIBLE;
 
 /// How many of the host's threads the backend of this name computes with.
 pub fn backend_threads(name: &str, options: &BackendOptions) -> Result<usize, OpenError> {

@@ -142,7 +142,12 @@ const FLAGS: &[(&str, &[&str], i32, &[&str])] = &[
     ("arith_unknown", &["run", "--arith", "fp8", "x"], 2, &["fp8", "exact", "int8"]),
     ("kv_unknown", &["run", "--kv", "q4", "x"], 2, &["q4", "f16", "f32"]),
     ("backend_unknown", &["run", "-b", "abacus", "x"], 1, &["unknown backend `abacus`", "cpu, hip, reference"]),
-    ("driver_unknown", &["run", "-b", "hip:abacus", "x"], 1, &["hip:abacus", "known: sim, gfx942"]),
+    (
+        "driver_unknown",
+        &["run", "-b", "hip:abacus", "x"],
+        1,
+        &["hip:abacus", "drivers: amd, nvidia, sim; targets to plan for: gfx942"],
+    ),
     ("target_is_no_device", &["run", "-b", "hip:gfx942", "x"], 1, &["names a target, not a device", "hip:sim"]),
     ("plan_without_kernels", &["plan"], 1, &["backend `cpu` has no kernels", "hip:gfx942"]),
     ("plan_no_tokens", &["plan", "-b", "hip:gfx942", "--tokens", "0"], 1, &["--tokens 0"]),

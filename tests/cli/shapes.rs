@@ -199,6 +199,7 @@ fn help() -> Result<(), Failed> {
         "trace",
         "diff",
         "backends",
+        "doctor",
         "completions",
     ];
     let mut wrong = Vec::new();

@@ -42,7 +42,8 @@ pub struct Packed {
 pub fn pack(dir: &Path, path: &Path) -> Result<Packed, TraceError> {
     let complete = folder::info(dir)?.status == Status::Complete;
     let part = beside(path);
-    let result = write(dir, &part)
+    let parts = [RUN, GRAPH, TAPS, TENSORS].map(PathBuf::from);
+    let result = write(dir, &parts, &part)
         .and_then(|files| fs::rename(&part, path).map(|()| files).map_err(io(path, "the bundle can't be written")));
     if result.is_err() {
         let _ = fs::remove_file(&part);
@@ -52,6 +53,36 @@ pub fn pack(dir: &Path, path: &Path) -> Result<Packed, TraceError> {
     Ok(Packed { path: path.into(), bytes, files, complete })
 }
 
+/// Packs a folder of any files, those of folders in it too, in the order of their names; gives the bundle's size.
+pub fn pack_all(dir: &Path, path: &Path) -> Result<u64, TraceError> {
+    let mut parts = Vec::new();
+    below(dir, PathBuf::new(), &mut parts)?;
+    let part = beside(path);
+    let result = write(dir, &parts, &part)
+        .and_then(|_| fs::rename(&part, path).map_err(io(path, "the bundle can't be written")));
+    if result.is_err() {
+        let _ = fs::remove_file(&part);
+    }
+    result?;
+    Ok(fs::metadata(path).map_err(io(path, "can't be read"))?.len())
+}
+
+/// The files below a folder, as paths from it.
+fn below(dir: &Path, at: PathBuf, out: &mut Vec<PathBuf>) -> Result<(), TraceError> {
+    let here = dir.join(&at);
+    let entries = fs::read_dir(&here).map_err(io(&here, "can't be read"))?;
+    let mut names = entries.map(|e| e.map(|e| e.file_name())).collect::<Result<Vec<_>, _>>();
+    names.as_mut().ok().into_iter().for_each(|n| n.sort());
+    for name in names.map_err(io(&here, "can't be read"))? {
+        let next = at.join(name);
+        match dir.join(&next).is_dir() {
+            true => below(dir, next, out)?,
+            false => out.push(next),
+        }
+    }
+    Ok(())
+}
+
 /// `bundle.tgz.part`: on the same file system, so that renaming it is one step.
 fn beside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -59,7 +90,7 @@ fn beside(path: &Path) -> PathBuf {
     name.into()
 }
 
-fn write(dir: &Path, path: &Path) -> Result<Vec<String>, TraceError> {
+fn write(dir: &Path, parts: &[PathBuf], path: &Path) -> Result<Vec<String>, TraceError> {
     let bad = || io(path, "the bundle can't be written");
     let name = own_name(dir);
     let file = File::create(path).map_err(bad())?;
@@ -67,7 +98,7 @@ fn write(dir: &Path, path: &Path) -> Result<Vec<String>, TraceError> {
     let gzip = GzBuilder::new().write(BufWriter::new(file), Compression::default());
     let mut tar = tar::Builder::new(gzip);
     let mut files = Vec::new();
-    for part in [RUN, GRAPH, TAPS, TENSORS] {
+    for part in parts {
         let from = dir.join(part);
         if !from.exists() {
             continue;
@@ -80,7 +111,7 @@ fn write(dir: &Path, path: &Path) -> Result<Vec<String>, TraceError> {
         header.set_size(size);
         let at = Path::new(&name).join(part);
         tar.append_data(&mut header, at, file.take(size)).map_err(bad())?;
-        files.push(part.to_string());
+        files.push(part.display().to_string());
     }
     let mut out = tar.into_inner().and_then(|gzip| gzip.finish()).map_err(bad())?;
     out.flush().map_err(bad())?;

@@ -4,6 +4,7 @@
 //! engine's files. Nothing here computes with a device: it asks a session.
 
 pub mod bundle;
+pub mod checkup;
 pub mod diff;
 mod error;
 pub mod events;

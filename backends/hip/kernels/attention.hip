@@ -52,7 +52,7 @@ KERNEL __launch_bounds__(256, TILE_WORKGROUPS) void attention_tile(float *__rest
 #pragma unroll
     for (u32 r = 0; r < TILE_REGS; r++) {
       u32 row = own_row(sh, wave) + r;
-      position[r] = sh.seq[row] == seq ? sh.position[row] : -1;
+      position[r] = r < own_rows(sh, wave) && sh.seq[row] == seq ? sh.position[row] : -1;
     }
     Sums O[ACROSS] = {}, o[ACROSS] = {};
     for (u32 segment = 0; (i32)(segment * SEGMENT) <= last; segment++) {
@@ -119,7 +119,7 @@ KERNEL __launch_bounds__(256, TILE_WORKGROUPS) void attention_part(float *__rest
 #pragma unroll
   for (u32 r = 0; r < TILE_REGS; r++) {
     u32 row = own_row(sh, wave) + r;
-    if (row >= count) continue;
+    if (r >= own_rows(sh, wave) || row >= count) continue;
     float *to = parts + ((u64)sh.at[row] * segments + segment) * (HEAD_DIM + 2);
 #pragma unroll
     for (u32 i = 0; i < ACROSS; i++) {

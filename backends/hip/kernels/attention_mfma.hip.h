@@ -71,6 +71,8 @@ DEV void make_scores(Shared &sh, const Cache &c, const Queries &q, float scale, 
 
 // The first of a lane's rows of the outputs.
 DEV u32 own_row(const Shared &, u32) { return first_row(); }
+// How many of them are this lane's, be they there or not.
+DEV u32 own_rows(const Shared &, u32) { return TILE_REGS; }
 // The first of a lane's columns of the outputs.
 DEV u32 lane_column(u32 wave) { return (wave * TILE + lane_id() % TILE) * ACROSS; }
 // Whether the wave has any column.

@@ -34,7 +34,7 @@ DEV Quad load_quad(const u8 *row, u32 quad, u32 groups) {
 constexpr u32 STRIDE = QUAD * 2 + 1; // in 16 bytes
 template <u32 TOKENS, u32 DEPTH> struct Acts {
   U32x4 codes[TOKENS][DEPTH * CHAINS * STRIDE];
-  GroupActs groups[TOKENS][DEPTH * CHAINS * QUAD];
+  GroupActs groups[TOKENS][QUAD][DEPTH * CHAINS]; // neighbours are lanes' groups, not a quad's
 };
 
 // Brings the groups from `first` on; what is past the end is left as it is.
@@ -47,7 +47,7 @@ DEV void bring(Acts<TOKENS, DEPTH> &to, const i8 *codes, const float *scales, u3
     u64 row = token0 + token < t ? token0 + token : t - 1;
     u32 v[8];
     load_acts(codes + (row * groups + at) * 32, v);
-    to.groups[token][g] = group_acts(v, scales[row * groups + at]);
+    to.groups[token][g % QUAD][g / QUAD] = group_acts(v, scales[row * groups + at]);
     U32x4 *words = to.codes[token] + g / QUAD * STRIDE + g % QUAD * 2;
     words[0] = {v[0], v[1], v[2], v[3]};
     words[1] = {v[4], v[5], v[6], v[7]};
@@ -65,7 +65,7 @@ DEV void add_quad(float (&acc)[ROWS][TOKENS], const Quad (&w)[ROWS], const Acts<
 #pragma unroll
     for (u32 token = 0; token < TOKENS; token++) {
       U32x4 words[2] = {x.codes[token][place * STRIDE + j * 2], x.codes[token][place * STRIDE + j * 2 + 1]};
-      GroupActs a = x.groups[token][place * QUAD + j];
+      GroupActs a = x.groups[token][j][place];
       // The offset as one more dot, which serves all rows, is cheaper than taking it off every code.
       i32 offset[2] = {0, 0};
       if constexpr (OFFSET != 0) {
@@ -157,5 +157,5 @@ KERNEL __launch_bounds__(256) ENOUGH_WAVES(4) void matvec_int8_t1_long(float *ou
 KERNEL __launch_bounds__(256) ENOUGH_WAVES(4) void matvec_int8_t4(float *out, const u8 *w, const i8 *codes,
                                                                   const float *scales, u32 n, u32 k, u32 t) {
   __shared__ Acts<4, 1> x;
-  matvec<1>(x, out, w, codes, scales, n, k, t);
+  matvec<2>(x, out, w, codes, scales, n, k, t);
 }

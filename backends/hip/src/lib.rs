@@ -7,7 +7,10 @@
 
 mod cache;
 mod checks;
+mod checkup;
+mod checkup_device;
 pub mod compile;
+mod devices;
 pub mod driver;
 mod executable;
 mod graphs;
@@ -20,6 +23,8 @@ mod session;
 mod taps;
 mod target;
 
+pub use checkup::{VISIBLE, check_up};
+pub use devices::{devices, measure};
 pub use target::Target;
 
 use driver::gpu::{Amd, Gpu, Nvidia};
@@ -66,18 +71,10 @@ impl Hip {
     /// Opens a device. `which` is what the user wrote after `hip`: nothing for the best there is, `:sim` or `:sim:0` for a
     /// driver and its device, `:gfx942` for a target that is planned for and not run on.
     pub fn open(which: &str, options: HipOptions) -> Result<Hip, BackendError> {
-        let (word, ordinal) = match which.strip_prefix(':').unwrap_or("").split_once(':') {
-            None => (which.strip_prefix(':').unwrap_or(""), None),
-            Some((word, ordinal)) => (word, Some(ordinal)),
-        };
-        if let (Some(target), None) = (Target::from_name(word), ordinal) {
+        if let Some(target) = which.strip_prefix(':').and_then(Target::from_name) {
             return Ok(Hip { name: "hip", target, device: None, graphs: false });
         }
-        let number = match ordinal.map(str::parse) {
-            None => 0,
-            Some(Ok(n)) => n,
-            Some(Err(_)) => return Err(BackendError::Device(format!("hip{which}: expected hip:{word}:NUMBER"))),
-        };
+        let (word, number) = parse(which)?;
         let drivers = drivers(&options);
         let chosen = match word {
             // The first that has a device; the emulator, which is the last, always has one.
@@ -95,6 +92,17 @@ impl Hip {
         };
         let device = driver.open(number).map_err(|e| failed(driver.name(), &e))?;
         Ok(Hip { name, target: device.info().target, device: Some(device), graphs: options.graphs })
+    }
+}
+
+/// The driver's name, empty for the best, and the device's number of what the user wrote after `hip`.
+fn parse(which: &str) -> Result<(&str, usize), BackendError> {
+    let rest = which.strip_prefix(':').unwrap_or("");
+    let (word, ordinal) = rest.split_once(':').map_or((rest, None), |(word, n)| (word, Some(n)));
+    match ordinal.map(str::parse) {
+        None => Ok((word, 0)),
+        Some(Ok(n)) => Ok((word, n)),
+        Some(Err(_)) => Err(BackendError::Device(format!("hip{which}: expected hip:{word}:NUMBER"))),
     }
 }
 

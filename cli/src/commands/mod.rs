@@ -6,6 +6,7 @@ mod bench;
 mod chat;
 mod completions;
 mod diff;
+mod doctor;
 mod faults;
 mod gate;
 mod graph;
@@ -59,6 +60,7 @@ enum Command {
     Analyze(analyze::Analyze),
     Import(import::Import),
     Backends(backends::Backends),
+    Doctor(doctor::Doctor),
     Completions(completions::Completions),
 }
 
@@ -87,6 +89,7 @@ impl Cli {
             Command::Analyze(c) => c.run(),
             Command::Import(c) => c.run(),
             Command::Backends(c) => c.run(),
+            Command::Doctor(c) => c.run(),
             Command::Completions(c) => c.run(),
         }
     }

@@ -89,12 +89,18 @@ pub struct DeviceInfo {
     pub name: String,
     /// What kernels are compiled for.
     pub target: Target,
+    /// Its architecture, which kernels may not be for.
+    pub arch: String,
     /// Bytes of memory.
     pub memory: u64,
     /// Compute units.
     pub units: u32,
     /// The driver's version, for people.
     pub driver: String,
+    /// The version of the compiler that makes its kernels, for people.
+    pub compiler: String,
+    /// Whether there are kernels for it, and why not.
+    pub usable: Result<(), String>,
 }
 
 /// How many workgroups of how many threads.
@@ -110,6 +116,17 @@ pub struct Size {
 pub trait Driver: Send + Sync {
     /// The name users give after `hip:`.
     fn name(&self) -> &'static str;
+
+    /// Whether its devices are programs on the host.
+    fn emulated(&self) -> bool {
+        false
+    }
+
+    /// The files it is loaded from, or what is missing.
+    fn files(&self) -> Result<Vec<String>, DriverError>;
+
+    /// The version of the compiler that makes its kernels.
+    fn compiler(&self) -> Result<String, DriverError>;
 
     /// The devices it has.
     fn devices(&self) -> Result<Vec<DeviceInfo>, DriverError>;

@@ -42,6 +42,18 @@ impl Driver for Sim {
         "sim"
     }
 
+    fn emulated(&self) -> bool {
+        true
+    }
+
+    fn files(&self) -> Result<Vec<String>, DriverError> {
+        Ok(vec!["part of greta".into()])
+    }
+
+    fn compiler(&self) -> Result<String, DriverError> {
+        Ok(Clang::get()?.version().into())
+    }
+
     fn devices(&self) -> Result<Vec<DeviceInfo>, DriverError> {
         Ok(vec![self.info()?])
     }
@@ -71,7 +83,16 @@ impl Sim {
         let kernels = crate::compile::describe_sources(self.kernels.as_deref())?;
         let name =
             format!("gfx942 emulator on {} host threads, clang {}, kernels {kernels}", self.threads, clang.number());
-        Ok(DeviceInfo { name, target: Target::Gfx942, memory: MEMORY, units: UNITS, driver: "emulator".into() })
+        Ok(DeviceInfo {
+            name,
+            target: Target::Gfx942,
+            arch: Target::Gfx942.to_string(),
+            memory: MEMORY,
+            units: UNITS,
+            driver: "emulator".into(),
+            compiler: self.compiler()?,
+            usable: Ok(()),
+        })
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) fn lower(n: &Node<'_>, step: &Step) -> Launch {
         (true, false, 1) if k > CHUNK => ("matvec.hip", "matvec_int8_t1_long", ROWS, 1),
         (true, false, 1) if n.width() >= MANY_ROWS => ("matvec.hip", "matvec_int8_t1_r2", 2 * ROWS, 1),
         (true, false, 1) => ("matvec.hip", "matvec_int8_t1", ROWS, 1),
-        (true, false, _) => ("matvec.hip", "matvec_int8_t4", ROWS, FEW),
+        (true, false, _) => ("matvec.hip", "matvec_int8_t4", 2 * ROWS, FEW),
         (false, _, 1) => ("matmul_exact.hip", "matmul_exact_t1", ROWS, 1),
         (false, _, _) => ("matmul_exact.hip", "matmul_exact_t4", ROWS, FEW),
     };

@@ -13,6 +13,12 @@ use std::sync::OnceLock;
 /// AMD's HIP.
 pub(crate) struct Amd;
 
+/// What follows in a launch's list is the packed arguments, where their size stands, or nothing: macros of HIP's header,
+/// which the bindings leave out.
+const LAUNCH_PARAM_BUFFER_POINTER: usize = 1;
+const LAUNCH_PARAM_BUFFER_SIZE: usize = 2;
+const LAUNCH_PARAM_END: usize = 3;
+
 /// An error of a call, in the runtime's words.
 fn check(call: &'static str, code: hip::hipError_t) -> Called<()> {
     if code == hip::HIP_SUCCESS {
@@ -42,7 +48,8 @@ unsafe fn constant(text: *const c_char) -> String {
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
-/// Calls a function of the runtime and checks what it says.
+/// Calls a function of the runtime and checks what it says. Every function named so is looked for by
+/// `libraries` first.
 macro_rules! call {
     ($check:ident, $name:ident($($arg:expr),* $(,)?)) => {{
         // SAFETY: the arguments are what the function is documented to take; those that are pointers are to places that
@@ -65,20 +72,17 @@ fn device(at: u64) -> *mut c_void {
 
 impl Api for Amd {
     const NAME: &'static str = "amd";
+    const LIBRARIES: &'static [&'static str] = &["libamdhip64", "libhiprtc"];
+    const TARGETS: &'static str = "gfx942";
+
+    fn libraries() -> Called<()> {
+        static FOUND: OnceLock<Result<(), String>> = OnceLock::new();
+        FOUND.get_or_init(super::rocm::load).clone().map_err(DriverError::Absent)
+    }
 
     fn load() -> Called<()> {
-        static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
-        let start = || {
-            if !hip::is_available() {
-                return Err(
-                    "libamdhip64.so and libhiprtc.so are not there; they come with ROCm, and ROCM_PATH says where \
-                            else to look"
-                        .into(),
-                );
-            }
-            call!(hipInit(0)).map_err(|e| e.to_string())
-        };
-        STARTED.get_or_init(start).clone().map_err(DriverError::Absent)
+        Self::libraries()?;
+        call!(hipInit(0)).map_err(|e| DriverError::Absent(e.to_string()))
     }
 
     fn version() -> Called<String> {
@@ -103,7 +107,7 @@ impl Api for Amd {
         let arch = arch.split(':').next().unwrap_or_default().to_string();
         Ok(Properties {
             name,
-            target: Target::from_name(&arch).ok_or_else(|| format!("it is {arch}; the kernels are for gfx942")),
+            arch,
             memory: p.totalGlobalMem as u64,
             units: u32::try_from(p.multiProcessorCount).unwrap_or(0),
         })
@@ -219,13 +223,12 @@ impl Api for Amd {
 
     fn launch(call: &LaunchCall<'_>) -> Called<()> {
         let mut bytes = call.args.len();
-        // HIP_LAUNCH_PARAM_BUFFER_POINTER, the packed arguments, HIP_LAUNCH_PARAM_BUFFER_SIZE, HIP_LAUNCH_PARAM_END
         let mut extra = [
-            1usize as *mut c_void,
+            LAUNCH_PARAM_BUFFER_POINTER as *mut c_void,
             call.args.as_ptr().cast_mut().cast(),
-            2usize as *mut c_void,
+            LAUNCH_PARAM_BUFFER_SIZE as *mut c_void,
             (&raw mut bytes).cast(),
-            3usize as *mut c_void,
+            LAUNCH_PARAM_END as *mut c_void,
         ];
         let ([x, y, z], stream) = (call.grid, pointer(call.stream));
         let (function, block) = (pointer(call.function), call.block);

@@ -14,7 +14,8 @@ pub(crate) struct Handle(pub usize);
 /// What a driver says of a device.
 pub(crate) struct Properties {
     pub name: String,
-    pub target: Result<Target, String>,
+    /// The architecture, in compilers' words.
+    pub arch: String,
     pub memory: u64,
     pub units: u32,
 }
@@ -45,14 +46,20 @@ pub(crate) struct Image {
     pub log: String,
 }
 
-/// A GPU's runtime. The library is loaded when the first function is called; [`Api::load`] says first whether it is there.
+/// A GPU's runtime. The library is loaded when the first function is called; [`Api::libraries`] says first whether it is there.
 ///
-/// Every function but `load` and `compile` works on the context that is current to the calling thread.
+/// Every function but `libraries`, `load`, versions and `compile` works on the context that is current to the calling thread.
 pub(crate) trait Api: Send + Sync + 'static {
     /// The name users give after `hip:`.
     const NAME: &'static str;
+    /// How the files of its libraries begin.
+    const LIBRARIES: &'static [&'static str];
+    /// What there are kernels for, for people.
+    const TARGETS: &'static str;
 
-    /// Loads the libraries, checks that they have every function used here, and starts the runtime.
+    /// Loads the libraries and checks that they have every function used here.
+    fn libraries() -> Called<()>;
+    /// The same, and starts the runtime, which fails where it sees no device.
     fn load() -> Called<()>;
     /// The driver's version, for people.
     fn version() -> Called<String>;

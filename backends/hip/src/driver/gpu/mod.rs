@@ -3,7 +3,9 @@
 mod amd;
 mod api;
 mod nvidia;
+mod nvrtc;
 mod profile;
+mod rocm;
 mod staging;
 mod stream;
 
@@ -36,9 +38,19 @@ impl<A: Api> Driver for Gpu<A> {
         A::NAME
     }
 
+    fn files(&self) -> Result<Vec<String>, DriverError> {
+        A::libraries()?;
+        Ok(mapped(A::LIBRARIES))
+    }
+
+    fn compiler(&self) -> Result<String, DriverError> {
+        A::libraries()?;
+        A::compiler()
+    }
+
     fn devices(&self) -> Result<Vec<DeviceInfo>, DriverError> {
         A::load()?;
-        (0..A::devices()?).map(|i| Ok(info::<A>(i)?.0)).collect()
+        (0..A::devices()?).map(info::<A>).collect()
     }
 
     fn open(&self, ordinal: usize) -> Result<Arc<dyn Device>, DriverError> {
@@ -52,15 +64,14 @@ impl<A: Api> Driver for Gpu<A> {
             };
             return Err(DriverError::Absent(format!("there is no device {ordinal}; {known}")));
         }
-        let (info, target) = info::<A>(ordinal)?;
-        target.map_err(DriverError::Absent)?;
+        let info = info::<A>(ordinal)?;
+        info.usable.clone().map_err(DriverError::Absent)?;
         let context = A::context(ordinal)?;
         Ok(Arc::new(GpuDevice(Arc::new(Shared::<A> {
             info,
             ordinal,
             context,
             kernels: self.kernels.clone(),
-            compiler: A::compiler()?,
             modules: Mutex::default(),
             functions: RwLock::default(),
             sizes: Mutex::default(),
@@ -73,14 +84,25 @@ impl<A: Api> Driver for Gpu<A> {
     }
 }
 
-/// What a device is, and whether there are kernels for it. One that there are none for is listed all the same.
-fn info<A: Api>(ordinal: usize) -> Called<(DeviceInfo, Result<(), String>)> {
+/// What a device is. One that there are no kernels for is listed all the same.
+fn info<A: Api>(ordinal: usize) -> Called<DeviceInfo> {
     let p = A::properties(ordinal)?;
-    let (target, usable) = match p.target {
-        Ok(target) => (target, Ok(())),
-        Err(why) => (crate::Target::Gfx942, Err(format!("{}: {why}", p.name))),
+    let (target, usable) = match crate::Target::from_name(&p.arch) {
+        Some(target) => (target, Ok(())),
+        None => {
+            (crate::Target::Gfx942, Err(format!("{}: it is {}; the kernels are for {}", p.name, p.arch, A::TARGETS)))
+        }
     };
-    Ok((DeviceInfo { name: p.name, target, memory: p.memory, units: p.units, driver: A::version()? }, usable))
+    let (driver, compiler) = (A::version()?, A::compiler()?);
+    let (name, arch, memory, units) = (p.name, p.arch, p.memory, p.units);
+    Ok(DeviceInfo { name, target, arch, memory, units, driver, compiler, usable })
+}
+
+/// The files that libraries of these names were loaded from, where the system tells.
+fn mapped(names: &[&str]) -> Vec<String> {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let path = |name: &&str| maps.lines().filter_map(|l| l.get(l.find('/')?..)).find(|p| p.contains(*name));
+    names.iter().map(|name| path(name).unwrap_or(name).to_string()).collect()
 }
 
 /// A kernel that was loaded.
@@ -96,7 +118,6 @@ struct Shared<A: Api> {
     ordinal: usize,
     context: Handle,
     kernels: Option<PathBuf>,
-    compiler: String,
     modules: Mutex<HashMap<Source, Handle>>,
     functions: RwLock<Vec<Loaded>>,
     sizes: Mutex<HashMap<u64, u64>>,
@@ -147,7 +168,7 @@ impl<A: Api> Shared<A> {
         let texts = compile::texts(source, self.kernels.as_deref())?;
         let mut options = A::options(self.info.target);
         options.extend(source.defines.iter().map(|(name, value)| format!("-D{name}={value}")));
-        let key = cache::key(source, &texts, &format!("{} {} {options:?}", A::NAME, self.compiler));
+        let key = cache::key(source, &texts, &format!("{} {} {options:?}", A::NAME, self.info.compiler));
         if let Some([code]) = cache::load(&key) {
             return Ok(code);
         }

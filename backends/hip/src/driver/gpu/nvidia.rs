@@ -1,10 +1,11 @@
 //! The driver `nvidia`: libcuda and libnvrtc, loaded when the first device is asked for.
 
 use super::api::{Api, Called, Handle, Image, LaunchCall, Properties, Unit};
+use super::nvrtc;
 use crate::Target;
 use crate::driver::DriverError;
 use cudarc::driver::sys::{self as cu, CUresult};
-use cudarc::nvrtc::sys::{self as rtc, nvrtcResult};
+use cudarc::nvrtc::sys as rtc;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::OnceLock;
@@ -27,16 +28,7 @@ fn check(call: &'static str, code: CUresult) -> Called<()> {
     Err(DriverError::Call { call, why: format!("{} ({}, code {})", said[1], said[0], code as u32) })
 }
 
-fn check_rtc(call: &'static str, code: nvrtcResult) -> Called<()> {
-    if code == nvrtcResult::NVRTC_SUCCESS {
-        return Ok(());
-    }
-    // SAFETY: the text is a constant of the library, whatever the code.
-    let why = unsafe { CStr::from_ptr(rtc::nvrtcGetErrorString(code)).to_string_lossy().into_owned() };
-    Err(DriverError::Call { call, why })
-}
-
-/// Calls a function of the driver and checks what it says. Every function named so is looked for by `load` first.
+/// Calls a function of the driver and checks what it says. Every function named so is looked for by `libraries` first.
 macro_rules! cuda {
     ($name:ident($($arg:expr),* $(,)?)) => {{
         // SAFETY: the arguments are what the function is documented to take; those that are pointers are to places that
@@ -45,14 +37,6 @@ macro_rules! cuda {
         check(stringify!($name), code)
     }};
 }
-macro_rules! nvrtc {
-    ($name:ident($($arg:expr),* $(,)?)) => {{
-        // SAFETY: as above, with a program that was created and not yet destroyed.
-        let code = unsafe { rtc::$name($($arg),*) };
-        check_rtc(stringify!($name), code)
-    }};
-}
-
 const CUDA_FUNCTIONS: &[&str] = &[
     "cuInit",
     "cuGetErrorName",
@@ -92,19 +76,7 @@ const CUDA_FUNCTIONS: &[&str] = &[
     "cuGraphDestroy",
     "cuGraphExecDestroy",
 ];
-const NVRTC_FUNCTIONS: &[&str] = &[
-    "nvrtcVersion",
-    "nvrtcGetErrorString",
-    "nvrtcCreateProgram",
-    "nvrtcCompileProgram",
-    "nvrtcDestroyProgram",
-    "nvrtcGetCUBINSize",
-    "nvrtcGetCUBIN",
-    "nvrtcGetProgramLogSize",
-    "nvrtcGetProgramLog",
-];
-
-fn start() -> Result<(), String> {
+fn find() -> Result<(), String> {
     let absent = |what: &str, install: &str| format!("{what} is not there; {install}");
     // SAFETY: loading NVIDIA's libraries runs their initialisers, which ask nothing of the process.
     let (driver, compiler) = unsafe { (cu::is_culib_present(), rtc::is_culib_present()) };
@@ -118,16 +90,13 @@ fn start() -> Result<(), String> {
     type Any = unsafe extern "C" fn();
     // SAFETY: the libraries are there; a symbol is only looked for.
     let lacks = unsafe {
-        let (cuda, nvrtc) = (cu::culib(), rtc::culib());
+        let (cuda, compiler) = (cu::culib(), rtc::culib());
         let missing = |lib: &libloading::Library, list: &'static [&str]| {
             list.iter().find(|n| lib.get::<Any>(n.as_bytes()).is_err()).copied()
         };
-        missing(cuda, CUDA_FUNCTIONS).or_else(|| missing(nvrtc, NVRTC_FUNCTIONS))
+        missing(cuda, CUDA_FUNCTIONS).or_else(|| missing(compiler, nvrtc::FUNCTIONS))
     };
-    if let Some(name) = lacks {
-        return Err(format!("NVIDIA's libraries have no `{name}`: they are too old"));
-    }
-    cuda!(cuInit(0)).map_err(|e| e.to_string())
+    lacks.map_or(Ok(()), |name| Err(format!("NVIDIA's libraries have no `{name}`: they are too old")))
 }
 
 fn handle<T>(p: *mut T) -> Handle {
@@ -145,10 +114,17 @@ fn attribute(which: cu::CUdevice_attribute, device: cu::CUdevice) -> Called<u32>
 
 impl Api for Nvidia {
     const NAME: &'static str = "nvidia";
+    const LIBRARIES: &'static [&'static str] = &["libcuda", "libnvrtc"];
+    const TARGETS: &'static str = "sm_80 and newer";
+
+    fn libraries() -> Called<()> {
+        static FOUND: OnceLock<Result<(), String>> = OnceLock::new();
+        FOUND.get_or_init(find).clone().map_err(DriverError::Absent)
+    }
 
     fn load() -> Called<()> {
-        static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
-        STARTED.get_or_init(start).clone().map_err(DriverError::Absent)
+        Self::libraries()?;
+        cuda!(cuInit(0)).map_err(|e| DriverError::Absent(e.to_string()))
     }
 
     fn version() -> Called<String> {
@@ -177,7 +153,7 @@ impl Api for Nvidia {
         let name = unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned();
         Ok(Properties {
             name,
-            target: Target::from_name(&arch).ok_or_else(|| format!("it is {arch}; the kernels need sm_80 or newer")),
+            arch,
             memory: memory as u64,
             units: attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, device)?,
         })
@@ -351,9 +327,7 @@ impl Api for Nvidia {
     }
 
     fn compiler() -> Called<String> {
-        let (mut major, mut minor) = (0, 0);
-        nvrtc!(nvrtcVersion(&mut major, &mut minor))?;
-        Ok(format!("NVRTC {major}.{minor}"))
+        nvrtc::version()
     }
 
     fn options(target: Target) -> Vec<String> {
@@ -364,50 +338,11 @@ impl Api for Nvidia {
     }
 
     fn compile(unit: &Unit<'_>) -> Called<Image> {
-        let name = text("nvrtcCreateProgram", unit.name)?;
-        let source = text("nvrtcCreateProgram", unit.text)?;
-        let texts =
-            |list: Vec<&str>| list.into_iter().map(|t| text("nvrtcCreateProgram", t)).collect::<Called<Vec<_>>>();
-        let names = texts(unit.headers.iter().map(|(n, _)| *n).collect())?;
-        let headers = texts(unit.headers.iter().map(|(_, t)| *t).collect())?;
-        let options = texts(unit.options.iter().map(String::as_str).collect())?;
-        let pointers = |list: &[CString]| list.iter().map(|c| c.as_ptr()).collect::<Vec<_>>();
-        let (names, headers, flags) = (pointers(&names), pointers(&headers), pointers(&options));
-        let mut program = null_mut();
-        let count = headers.len() as i32;
-        nvrtc!(nvrtcCreateProgram(
-            &mut program,
-            source.as_ptr(),
-            name.as_ptr(),
-            count,
-            headers.as_ptr(),
-            names.as_ptr()
-        ))?;
-        let made = compiled(program, &flags);
-        nvrtc!(nvrtcDestroyProgram(&mut program))?;
-        made
+        nvrtc::compile(unit)
     }
 }
 
-/// Compiles a program: its code, or what the compiler says of it.
-fn compiled(program: rtc::nvrtcProgram, flags: &[*const c_char]) -> Called<Image> {
-    let done = nvrtc!(nvrtcCompileProgram(program, flags.len() as i32, flags.as_ptr()));
-    let mut size = 0;
-    nvrtc!(nvrtcGetProgramLogSize(program, &mut size))?;
-    let mut log = vec![0u8; size];
-    nvrtc!(nvrtcGetProgramLog(program, log.as_mut_ptr().cast()))?;
-    let log = String::from_utf8_lossy(&log).trim_end_matches('\0').to_string();
-    done.map_err(|e| match log.trim() {
-        "" => e,
-        said => DriverError::Call { call: "nvrtcCompileProgram", why: said.into() },
-    })?;
-    nvrtc!(nvrtcGetCUBINSize(program, &mut size))?;
-    let mut code = vec![0u8; size];
-    nvrtc!(nvrtcGetCUBIN(program, code.as_mut_ptr().cast()))?;
-    Ok(Image { code, log })
-}
-
 /// A text as C has it.
-fn text(call: &'static str, text: &str) -> Called<CString> {
+pub(super) fn text(call: &'static str, text: &str) -> Called<CString> {
     CString::new(text).map_err(|_| DriverError::Call { call, why: "a text has a zero in it".into() })
 }
