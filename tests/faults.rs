@@ -19,8 +19,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub fn trials() -> Vec<Trial> {
-    let mut list: Vec<Trial> =
-        hips().into_iter().map(|(label, open)| trial(format!("faults/{label}"), move || on_hip(&open()?))).collect();
+    let mut list: Vec<Trial> = hips()
+        .into_iter()
+        .map(|(label, open)| trial(format!("faults/{label}"), move || on_hip(label, &open()?)))
+        .collect();
     list.extend([
         trial("faults/corpus/int8", || corpus(Arithmetic::Int8, &[])),
         trial("faults/corpus/exact", || {
@@ -69,7 +71,7 @@ fn corpus(arith: Arithmetic, only: &[Fault]) -> Result<(), Outcome> {
 }
 
 /// Faults in the kernels of the HIP backend and in its lowering: machine code that is wrong.
-fn on_hip(hip: &Hip) -> Result<(), Outcome> {
+fn on_hip(label: &str, hip: &Hip) -> Result<(), Outcome> {
     use Fault::*;
     let faults = [
         HalfWave,
@@ -88,7 +90,8 @@ fn on_hip(hip: &Hip) -> Result<(), Outcome> {
         faults: faults.to_vec(),
         prompts: vec!["p6_long".into()],
         layers: vec![LayerChoice::Middle],
-        longest: Some(40),
+        // Enough for matrix cores, few where each instruction is executed.
+        longest: Some(if label == "hip-sim" { 40 } else { 100 }),
         ..FaultOptions::default()
     };
     let report = faults::run(hip, &EngineOptions::default(), &options, dir.path(), &|_, _, _| true)?;

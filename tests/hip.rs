@@ -1,6 +1,7 @@
 //! The HIP backend: every kernel as machine code for gfx942, its lowering, and what is wrong with a kernel that is wrong.
 
 mod names;
+mod soak;
 
 use crate::p1::MIXES;
 use crate::support::{CLANG, Outcome, all, cpu, engine, gpu, hips, synth_tiny, trial, within};
@@ -38,6 +39,8 @@ pub fn trials() -> Vec<Trial> {
     for (label, open) in hips() {
         list.push(trial(format!("hip/largest_logits/{label}"), move || largest(&open()?)));
         list.push(trial(format!("hip/cache_grows_forks_and_is_cut/{label}"), move || cache(&open()?)));
+        let (prompts, longest) = if label == "hip-sim" { (6, 20) } else { (1000, 600) };
+        list.push(trial(format!("hip/prompts_in_a_row/{label}"), move || soak::soak(&open()?, prompts, longest)));
         list.push(trial(format!("hip/replayed_as_launched/{label}"), move || replayed(label, &open()?)));
         for mix in MIXES {
             for arith in [Arithmetic::Exact, Arithmetic::Int8] {

@@ -108,7 +108,7 @@ pub fn heard() -> Result<(), Outcome> {
             let got = clang.compile(&Source::of("add.hip"), Target::Gfx942, Some(dir.path()));
             let text = got.map_or_else(|e| e.to_string(), |made| made.warnings);
             let noise = ["remark", "\n\n", "generated when"].iter().any(|n| text.contains(n));
-            if noise || !text.contains(said) || !text.contains("add.hip:5") {
+            if noise || !text.contains(said) || !text.contains("add.hip:6") {
                 failures.push(format!("{to}: `{text}`"));
             }
         }

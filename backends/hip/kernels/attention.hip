@@ -24,15 +24,8 @@
 // `attention_part` takes one segment and leaves m, l and o, which `attention_merge` merges.
 #include "attention.hip.h"
 
-// Workgroups a compute unit should hold at least, by the registers left to each.
-#if GRETA_AMD
-constexpr u32 TILE_WORKGROUPS = 1;
-#else
-constexpr u32 TILE_WORKGROUPS = 2;
-#endif
-
 // grid: (tiles of ROWS rows, kv_heads)
-KERNEL __launch_bounds__(256, TILE_WORKGROUPS) void attention_tile(float *__restrict__ out, const float *q, const Element *keys,
+KERNEL WORKGROUPS(2) void attention_tile(float *__restrict__ out, const float *q, const Element *keys,
                                                   const Element *values, const i32 *positions, const i32 *seqs,
                                                   const i32 *table, Shape s) {
   await_inputs();
@@ -93,7 +86,7 @@ KERNEL __launch_bounds__(256, TILE_WORKGROUPS) void attention_tile(float *__rest
 }
 
 // grid: (segments, kv_heads, tokens * tiles of a group). parts[token][head][segment]: o of HEAD_DIM values, m, l.
-KERNEL __launch_bounds__(256, TILE_WORKGROUPS) void attention_part(float *__restrict__ parts, const float *q, const Element *keys,
+KERNEL WORKGROUPS(2) void attention_part(float *__restrict__ parts, const float *q, const Element *keys,
                                                   const Element *values, const i32 *positions, const i32 *seqs,
                                                   const i32 *table, Shape s, u32 segments) {
   await_inputs();
@@ -130,7 +123,7 @@ KERNEL __launch_bounds__(256, TILE_WORKGROUPS) void attention_part(float *__rest
 }
 
 // grid: (heads, tokens); a thread a value. Segments go by 256: a thread finds the factors of one, and then all walk them.
-KERNEL __launch_bounds__(256, 1) void attention_merge(float *out, const float *parts, const i32 *positions, u32 heads,
+KERNEL WORKGROUPS(1) void attention_merge(float *out, const float *parts, const i32 *positions, u32 heads,
                                                    u32 segments) {
   __shared__ float tops[2][256], so_far[256], next[256], sums[256]; // sums: those of the weights
   await_inputs();

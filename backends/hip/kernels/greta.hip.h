@@ -29,6 +29,12 @@
 #else
 #define ENOUGH_WAVES(n)
 #endif
+// The same for NVIDIA: `n` workgroups should fit a multiprocessor. Without it, registers are saved for more than there will be.
+#if GRETA_AMD
+#define WORKGROUPS(n) __launch_bounds__(256)
+#else
+#define WORKGROUPS(n) __launch_bounds__(256, n)
+#endif
 #define DEV static __device__ inline __attribute__((always_inline))
 
 typedef unsigned char u8;

@@ -38,7 +38,7 @@ struct Stage {
 };
 
 // Integers of int8.hip.h as floats.
-DEV void store_pair(float *first, float *second, u32 pair) {
+[[maybe_unused]] DEV void store_pair(float *first, float *second, u32 pair) {
   *first = (float)pair_low(pair);
   *second = (float)pair_high(pair);
 }
@@ -133,15 +133,7 @@ template <u32 LEVEL, class AddChain> DEV void sum_tree(u32 chain, float acc[OUTP
   }
 }
 
-// Workgroups a compute unit should hold at least, by the registers left to each.
-#if GRETA_AMD
-constexpr u32 WORKGROUPS = 1;
-#else
-constexpr u32 WORKGROUPS = 2;
-#endif
-
-KERNEL __launch_bounds__(256, WORKGROUPS) void matmul_int8(float *out, const u8 *w, const i8 *codes,
-                                                           const float *scales, u32 n, u32 k, u32 t) {
+KERNEL WORKGROUPS(2) void matmul_int8(float *out, const u8 *w, const i8 *codes, const float *scales, u32 n, u32 k, u32 t) {
   await_inputs();
   __shared__ Stage stages[STAGES];
   u32 groups = k / 32, row0 = block_x() * BLOCK, token0 = block_y() * BLOCK;

@@ -94,8 +94,9 @@ DEV void add_quad(float (&acc)[ROWS][TOKENS], const Quad (&w)[ROWS], const Acts<
 // A team has ROWS rows of the weights that follow each other.
 template <u32 ROWS, u32 TOKENS, u32 DEPTH>
 DEV void matvec(Acts<TOKENS, DEPTH> &x, float *out, const u8 *w, const i8 *codes, const float *scales, u32 n, u32 k, u32 t) {
-  u32 lane = thread_x() % CHAINS, row = (block_x() * TEAMS + thread_x() / CHAINS) * ROWS, groups = k / 32;
-  u32 quads = (groups + QUAD - 1) / QUAD, token0 = block_y() * TOKENS;
+  // Workgroups with the same rows follow each other, so that their weights come from memory once.
+  u32 lane = thread_x() % CHAINS, row = (block_y() * TEAMS + thread_x() / CHAINS) * ROWS, groups = k / 32;
+  u32 quads = (groups + QUAD - 1) / QUAD, token0 = block_x() * TOKENS;
   const u8 *rows[ROWS];
   Quad weights[ROWS];
   float acc[ROWS][TOKENS];

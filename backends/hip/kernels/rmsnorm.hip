@@ -50,7 +50,7 @@ DEV Values values(const float *x, const float *weight, u32 i, u32 end) {
 // Both: grid (rows, slices). A workgroup looks at its whole row and makes `slice` values of it, a multiple of 256, so that
 // few rows keep more than a few compute units busy.
 
-KERNEL __launch_bounds__(256, 1) void rmsnorm(float *__restrict__ out, const float *x, const float *weight, u32 n, u32 slice,
+KERNEL WORKGROUPS(1) void rmsnorm(float *__restrict__ out, const float *x, const float *weight, u32 n, u32 slice,
                                            float eps) {
   await_inputs();
   u64 row = (u64)block_x() * n;
@@ -66,7 +66,7 @@ KERNEL __launch_bounds__(256, 1) void rmsnorm(float *__restrict__ out, const flo
 }
 
 // The same, then `quantize`: 32 lanes a block.
-KERNEL __launch_bounds__(256, 1) void rmsnorm_quantize(i8 *__restrict__ codes, float *__restrict__ scales, const float *x,
+KERNEL WORKGROUPS(1) void rmsnorm_quantize(i8 *__restrict__ codes, float *__restrict__ scales, const float *x,
                                                     const float *weight, u32 n, u32 slice, float eps) {
   await_inputs();
   u64 row = (u64)block_x() * n;

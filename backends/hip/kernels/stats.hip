@@ -31,6 +31,7 @@ struct Stats {
 };
 
 constexpr u32 SEGMENT = 512, LANES = 16, AT_ONCE = 256 / LANES;
+constexpr u32 TOGETHER = 16; // values of a thread on their way
 
 DEV void add_hash(u32 bits, u32 at, u32 *low, u32 *high) {
   u32 a = bits + at * 0x9e3779b9u;
@@ -45,7 +46,7 @@ DEV void add_hash(u32 bits, u32 at, u32 *low, u32 *high) {
 }
 
 // `rows` names the rows; `out` and `kept` have one entry for each. Rows are `cols` elements apart; `keep` of each are kept.
-KERNEL __launch_bounds__(256) void stats(Stats *out, u32 *kept, const Element *values, const i32 *rows, u32 cols, u32 keep) {
+KERNEL WORKGROUPS(1) void stats(Stats *out, u32 *kept, const Element *values, const i32 *rows, u32 cols, u32 keep) {
   await_inputs();
   __shared__ double sums[3][256];
   __shared__ u32 counts[5][256];
@@ -58,14 +59,23 @@ KERNEL __launch_bounds__(256) void stats(Stats *out, u32 *kept, const Element *v
     double sum = 0, abs_sum = 0, sum_sq = 0;
     u32 nan = 0, inf = 0, zeros = 0, low = 0, high = 0;
     i32 least = 0x7fffffff, most = (i32)0x80000000;
+    Element next[TOGETHER];
     for (u32 i = 0; i < SEGMENT / LANES; i++) {
       u32 at = base + segment * SEGMENT + i * LANES + lane;
+      if (i % TOGETHER == 0) {
+        if (at >= cols) break;
+#pragma unroll
+        for (u32 j = 0; j < TOGETHER; j++) next[j] = row[at + j * LANES < cols ? at + j * LANES : cols - 1];
+      }
       if (at >= cols) break;
-      float v = real(row[at]);
+      Element element = next[0];
+#pragma unroll
+      for (u32 j = 1; j < TOGETHER; j++) next[j - 1] = next[j];
+      float v = real(element);
       u32 bits = as_uint(v), size = bits & 0x7fffffffu;
       if (at < keep) {
 #if TYPE == I32 || TYPE == I8
-        to[at] = (u32)(i32)row[at];
+        to[at] = (u32)(i32)element;
 #else
         to[at] = bits;
 #endif

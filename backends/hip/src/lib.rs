@@ -116,6 +116,13 @@ fn drivers(options: &HipOptions) -> [(&'static str, Box<dyn Driver>); 3] {
     ]
 }
 
+impl Hip {
+    /// Bytes this backend holds on its device.
+    pub fn memory_used(&self) -> u64 {
+        self.device.as_ref().map_or(0, |d| d.used())
+    }
+}
+
 /// A driver's error outside a step.
 fn failed(driver: &str, e: &DriverError) -> BackendError {
     BackendError::Device(format!("hip:{driver}: {e}"))

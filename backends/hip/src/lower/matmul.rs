@@ -46,8 +46,10 @@ pub(super) fn lower(n: &Node<'_>, step: &Step) -> Launch {
         (true, false) => acts(if kernel == "matvec_int8_t1_long" { 4 } else { at_once }),
         _ => 0,
     };
+    let (rows, at_once) = (n.width().div_ceil(rows), tokens.div_ceil(at_once));
+    let (x, y) = if file == "matvec.hip" { (at_once, rows) } else { (rows, at_once) };
     Launch::new(Source::of(file).with("WEIGHT", weight.dtype.name()), kernel)
-        .grid(n.width().div_ceil(rows), tokens.div_ceil(at_once), 1)
+        .grid(x, y, 1)
         .lds(lds)
         .buffers([n.outs[0]])
         .buffers(n.ins.iter().copied())
