@@ -54,19 +54,18 @@ DEV GroupScales group_scales(const u8 *block, u32 g) {
 // The activations' side.
 struct GroupActs {
   float scale;
-  float scaled_sum; // scale * sum of codes; unless SUB16
-  u32 sums;         // the halves' sums, a pair, where SUB16
+  u32 more; // scale * sum of codes, as bits; where SUB16 the halves' sums, a pair
 };
 
 DEV GroupActs group_acts(const u32 x[8], float scale) {
-  GroupActs a = {scale, 0.0f, 0};
+  GroupActs a = {scale, 0};
   if constexpr (HAS_MIN) {
     const u32 ONES = 0x01010101u;
     i32 sum[2] = {0, 0};
 #pragma unroll
     for (u32 i = 0; i < 8; i++) sum[i / 4] = dot4(x[i], ONES, sum[i / 4]);
-    if constexpr (SUB16) a.sums = pair(sum[0], sum[1]);
-    else a.scaled_sum = scale * (float)(sum[0] + sum[1]);
+    if constexpr (SUB16) a.more = pair(sum[0], sum[1]);
+    else a.more = as_uint(scale * (float)(sum[0] + sum[1]));
   }
   return a;
 }
@@ -77,7 +76,7 @@ DEV i32 mul24(i32 a, i32 b) { return ((i32)((u32)a << 8) >> 8) * ((i32)((u32)b <
 // One output's step with one scale a group.
 DEV float add_group(float acc, float dot, const GroupScales &w, const GroupActs &x) {
   acc = fma_(dot, w.scale * x.scale, acc);
-  if constexpr (HAS_MIN) acc = fma_(w.minus_min, x.scaled_sum, acc);
+  if constexpr (HAS_MIN) acc = fma_(w.minus_min, as_float(x.more), acc);
   return acc;
 }
 
@@ -86,7 +85,7 @@ DEV float add_group(float acc, i32 dot0, i32 dot1, const GroupScales &w, const G
   i32 dot = mul24(dot0, pair_low(w.subs)) + mul24(dot1, pair_high(w.subs));
   acc = fma_((float)dot, w.scale * x.scale, acc);
   if constexpr (HAS_MIN) {
-    i32 mins = mul24(pair_low(x.sums), pair_low(w.mins)) + mul24(pair_high(x.sums), pair_high(w.mins));
+    i32 mins = mul24(pair_low(x.more), pair_low(w.mins)) + mul24(pair_high(x.more), pair_high(w.mins));
     acc = fma_((float)mins * w.minus_min, x.scale, acc);
   }
   return acc;

@@ -61,8 +61,8 @@ DEV void bring_acts(Stage &to, u32 row, const i8 *codes, float scale) {
   store_row(to.x, LENGTH, row, x);
   GroupActs a = group_acts(x, scale);
   to.x_scale[row] = a.scale;
-  if constexpr (HAS_MIN && !SUB16) to.scaled_sum[row] = a.scaled_sum;
-  if constexpr (HAS_MIN && SUB16) store_pair(&to.sums[0][row], &to.sums[1][row], a.sums);
+  if constexpr (HAS_MIN && !SUB16) to.scaled_sum[row] = as_float(a.more);
+  if constexpr (HAS_MIN && SUB16) store_pair(&to.sums[0][row], &to.sums[1][row], a.more);
 }
 
 // Adds a group to all outputs of a wave, whose first row and column of the workgroup's block are given.

@@ -160,3 +160,9 @@ KERNEL __launch_bounds__(256) ENOUGH_WAVES(4) void matvec_int8_t4(float *out, co
   __shared__ Acts<4, 1> x;
   matvec<2>(x, out, w, codes, scales, n, k, t);
 }
+
+KERNEL __launch_bounds__(256) void matvec_int8_t8(float *out, const u8 *w, const i8 *codes, const float *scales, u32 n, u32 k,
+                                                  u32 t) {
+  __shared__ Acts<8, 1> x;
+  matvec<2>(x, out, w, codes, scales, n, k, t);
+}

@@ -31,7 +31,7 @@ struct Stats {
 };
 
 constexpr u32 SEGMENT = 512, LANES = 16, AT_ONCE = 256 / LANES;
-constexpr u32 TOGETHER = 16; // values of a thread on their way
+constexpr u32 TOGETHER = 32; // values of a thread on their way
 
 DEV void add_hash(u32 bits, u32 at, u32 *low, u32 *high) {
   u32 a = bits + at * 0x9e3779b9u;

@@ -32,6 +32,8 @@ pub(crate) struct HipSession {
     inputs: Vec<DeviceBuffer>,
     /// What was last sent to each.
     sent: Vec<Vec<i32>>,
+    /// Where the lists of tapped rows were last sent, with what is around them.
+    listed: (Pointer, Vec<u8>),
     scratch: DeviceBuffer,
     side: DeviceBuffer,
     /// Launches of each op by step size.
@@ -89,6 +91,7 @@ impl HipSession {
             cache,
             slots,
             sent: vec![Vec::new(); Input::ALL.len()],
+            listed: (Pointer(0), Vec::new()),
             inputs,
             scratch,
             side,
@@ -323,7 +326,11 @@ impl Session for HipSession {
         let mut side = vec![0; end as usize];
         if end > 0 {
             taps.iter().for_each(|(point, taken, _)| point.list(taken, batch, &mut side));
-            stream.write(self.side.at(), &side).map_err(bad)?;
+            // The lists lie behind what kernels write there: they stay as they are from step to step.
+            if self.listed != (self.side.at(), side.clone()) {
+                stream.write(self.side.at(), &side).map_err(bad)?;
+                self.listed = (self.side.at(), side.clone());
+            }
         }
         let work = Work { step, launches: &launches, taps, top: &top_ready };
         self.launch_all(stream, &work, at.phase)?;

@@ -331,3 +331,16 @@ fn one_word_of_a_scalar_pair() {
     let (_, step) = run("v_pk_mul_f32 v[0:1], s[2:3], v[4:5]");
     assert!(explain(&step).contains("reg: 3"), "{}", explain(&step));
 }
+
+/// Either word of `v_pk_mov_b32` comes from an operand of its own, the one that `op_sel` says.
+#[test]
+fn packed_move() {
+    for (op_sel, want) in
+        [("", [4, 6]), ("op_sel:[0,1]", [4, 7]), ("op_sel:[1,0]", [5, 6]), ("op_sel:[1,1] op_sel_hi:[0,0]", [5, 7])]
+    {
+        let text = format!("v_pk_mov_b32 v[0:1], v[4:5], v[6:7] {op_sel}");
+        let (w, step) = execute(&text, |w| (4..8).for_each(|r| vector(w, r, |_| r as u32)));
+        assert!(step.is_ok(), "{text}: {}", explain(&step));
+        assert_eq!([w.regs[0].0[63], w.regs[1].0[63]], want, "{text}");
+    }
+}

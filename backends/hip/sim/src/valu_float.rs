@@ -112,7 +112,8 @@ pub(crate) const ROWS: &[Row] = &[
     op!(float "v_pk_add_f32", |a: F2, b: F2| -> F2 { F2(a.0 + b.0, a.1 + b.1) }),
     op!(float "v_pk_mul_f32", |a: F2, b: F2| -> F2 { F2(a.0 * b.0, a.1 * b.1) }),
     op!(float "v_pk_fma_f32", |a: F2, b: F2, c: F2| -> F2 { F2(a.0.mul_add(b.0, c.0), a.1.mul_add(b.1, c.1)) }),
-    op!(int "v_pk_mov_b32", |a: F2, b: F2| -> F2 { F2(a.0, b.1) }),
+    // Either word is picked by op_sel, of its own operand.
+    op!(int "v_pk_mov_b32", |a: F2, b: F2| -> F2 { F2(a.0, b.0) }),
     op!(float "v_fma_mix_f32", |a: M, b: M, c: M| -> f32 { a.0.mul_add(b.0, c.0) }),
     op!(float "v_mad_mix_f32", |a: M, b: M, c: M| -> f32 { a.0 * b.0 + c.0 }),
     op!(float "v_add_f64", |a: f64, b: f64| -> f64 { a + b }),

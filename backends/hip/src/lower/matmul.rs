@@ -13,6 +13,8 @@ const CHUNK: usize = 32 * 128;
 const MANY_ROWS: usize = 8192;
 /// Tokens a thread of their wider form takes.
 const FEW: usize = 4;
+/// The same of their widest.
+const FEW_MORE: usize = 8;
 /// Tokens, and rows of the weight, of a workgroup on matrix cores.
 const BLOCK: usize = 64;
 /// From this many tokens on matrix cores are taken. A tile is of 64 tokens, used or not; where vectors are fast, few of them
@@ -37,6 +39,7 @@ pub(super) fn lower(n: &Node<'_>, step: &Step) -> Launch {
         (true, false, 1) if k > CHUNK => ("matvec.hip", "matvec_int8_t1_long", ROWS, 1),
         (true, false, 1) if n.width() >= MANY_ROWS => ("matvec.hip", "matvec_int8_t1_r2", 2 * ROWS, 1),
         (true, false, 1) => ("matvec.hip", "matvec_int8_t1", ROWS, 1),
+        (true, false, FEW_MORE..) => ("matvec.hip", "matvec_int8_t8", 2 * ROWS, FEW_MORE),
         (true, false, _) => ("matvec.hip", "matvec_int8_t4", 2 * ROWS, FEW),
         (false, _, 1) => ("matmul_exact.hip", "matmul_exact_t1", ROWS, 1),
         (false, _, _) => ("matmul_exact.hip", "matmul_exact_t4", ROWS, FEW),
@@ -56,10 +59,10 @@ pub(super) fn lower(n: &Node<'_>, step: &Step) -> Launch {
         .sizes([n.width(), k, tokens])
 }
 
-/// What the vector kernels' `Acts` holds of each token, or of each chunk of long rows: 32 quads, which begin 16 bytes further than they are long, and three
-/// numbers of each group.
+/// What the vector kernels' `Acts` holds of each token, or of each chunk of long rows: 32 quads, which begin 16 bytes
+/// further than they are long, and two numbers of each group.
 fn acts(chunks: usize) -> u32 {
-    (chunks * (32 * (4 * 32 + 16) + 128 * 12)).next_multiple_of(16) as u32
+    (chunks * (32 * (4 * 32 + 16) + 128 * 8)).next_multiple_of(16) as u32
 }
 
 /// Four of the kernel's `Stage`.
