@@ -22,8 +22,8 @@ const LIBRARY: Checked = Checked {
 };
 const COMPILER: Checked = Checked {
     name: "run-time compiler",
-    advice: "The library that compiles kernels is there and does not answer. Look for two versions of ROCm in ROCM_PATH, \
-             HIP_PATH and LD_LIBRARY_PATH",
+    advice: "What compiles kernels does not answer: the library beside the driver's (look for two versions of it in ROCM_PATH, \
+             HIP_PATH and LD_LIBRARY_PATH), for the emulator clang, which the finding says how to install",
 };
 const DEVICES: Checked = Checked {
     name: "devices visible",

@@ -177,7 +177,11 @@ impl Backend for Hip {
         options: CompileOptions<'_>,
     ) -> Result<Arc<dyn Executable>, BackendError> {
         let Some(device) = &self.device else {
-            let text = format!("hip:{} names a target, not a device; run on hip:sim, or use `greta plan`", self.target);
+            let on = match self.target {
+                Target::Gfx942 => "hip:amd or hip:sim",
+                Target::Sm(_) => "hip:nvidia",
+            };
+            let text = format!("hip:{} names a target, not a device; run on {on}, or use `greta plan`", self.target);
             return Err(BackendError::Device(text));
         };
         let driver = self.name.trim_start_matches("hip:");

@@ -140,6 +140,9 @@ impl Bench {
         if self.sequences.contains(&0) {
             anyhow::bail!("-s 0: a test has at least one sequence");
         }
+        if self.sequences.iter().any(|&s| s > 1) && self.n_prompt.iter().any(|&n| n > 0) {
+            output::warn("-s is for generation; prompts (-p) run in one sequence");
+        }
         let mut tests = Vec::new();
         for &depth in &self.n_depth {
             let of = |n_prompt, n_gen, sequences| Test { n_prompt, n_gen, depth, sequences };

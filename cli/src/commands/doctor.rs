@@ -178,7 +178,10 @@ impl Doctor {
             Verdict::Wrong => {
                 format!("{failed} of {} checks of {device} failed; docs/mi300x.md says more of each", checks.len())
             }
-            Verdict::NoDevice => format!("{device}: no device that could be judged; `-b hip:sim` checks the emulator"),
+            Verdict::NoDevice => {
+                let emulator = if device.contains("sim") { "" } else { "; `-b hip:sim` checks the emulator" };
+                format!("{device}: no device that could be judged{emulator}")
+            }
         };
         output::print(&format!("\n{} {text}\n", verdict.name()))?;
         if let Some(path) = &self.bundle {

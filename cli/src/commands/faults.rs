@@ -245,7 +245,13 @@ fn text(r: &FaultReport) -> String {
         );
     }
     for name in &r.never_eligible {
-        out += &format!("never eligible: {name}\n");
+        out += &format!(
+            "never eligible: {name}: no cell in which it moves a number; other layers or longer prompts may have one\n"
+        );
+    }
+    if !r.passes() {
+        out += "a promised figure is not reached: every fault has a cell, all are detected, 98 % located, 95 % classified, 90 % \
+                explained, none said where there is none\n";
     }
     if !r.not_available.is_empty() {
         out += &format!("not available on {}: {}\n", r.backend, r.not_available.join(", "));
