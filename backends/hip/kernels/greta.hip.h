@@ -141,11 +141,13 @@ DEV float fma_(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 DEV double fma64(double a, double b, double c) { return __builtin_fma(a, b, c); }
 DEV float rint_(float v) { return __builtin_rintf(v); }
 DEV float abs_(float v) { return __builtin_fabsf(v); }
+DEV double abs64(double v) { return __builtin_fabs(v); }
 #else
 DEV float fma_(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 DEV double fma64(double a, double b, double c) { return __fma_rn(a, b, c); }
 DEV float rint_(float v) { return rintf(v); }
 DEV float abs_(float v) { return fabsf(v); }
+DEV double abs64(double v) { return fabs(v); }
 #endif
 #if GRETA_AMD
 DEV float sqrt_(float v) { return __builtin_sqrtf(v); }
@@ -203,13 +205,15 @@ DEV i32 sum32(i32 v) {
   v += xor_lane<2>(v);
   return v + xor_lane<1>(v);
 }
-DEV float max32(float v) {
-  v = max_(v, xor_lane<16>(v));
-  v = max_(v, xor_lane<8>(v));
-  v = max_(v, xor_lane<4>(v));
-  v = max_(v, xor_lane<2>(v));
-  return max_(v, xor_lane<1>(v));
+
+// The largest of 2 * FROM lanes, in every one of them.
+template <u32 FROM, class T> DEV T largest_of(T v) {
+  T other = xor_lane<FROM>(v);
+  v = other > v ? other : v;
+  if constexpr (FROM > 1) return largest_of<FROM / 2>(v);
+  else return v;
 }
+DEV float max32(float v) { return largest_of<16>(v); }
 
 // ---- functions
 

@@ -6,23 +6,10 @@
 #pragma once
 #include "greta.hip.h"
 
-DEV u32 umax32(u32 v) {
-  u32 o = xor_lane<16>(v);
-  v = o > v ? o : v;
-  o = xor_lane<8>(v);
-  v = o > v ? o : v;
-  o = xor_lane<4>(v);
-  v = o > v ? o : v;
-  o = xor_lane<2>(v);
-  v = o > v ? o : v;
-  o = xor_lane<1>(v);
-  return o > v ? o : v;
-}
-
 // Every lane of the block gets the scale, and its own code. All 32 lanes take part.
 DEV i8 quantize32(float v, float *scale) {
   // Sizes order as their bits do, with infinity and then NaN above all numbers.
-  u32 top = umax32(as_uint(v) & 0x7fffffffu);
+  u32 top = largest_of<16>(as_uint(v) & 0x7fffffffu);
   if (top >= 0x7f800000u) {
     *scale = as_float(0x7fc00000u);
     return 0;

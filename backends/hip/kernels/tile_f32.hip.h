@@ -54,13 +54,4 @@ DEV u32 lowest_bit(u32 v) { return (u32)__builtin_ctz(v); }
 DEV u32 lowest_bit(u32 v) { return (u32)__ffs((i32)v) - 1; }
 #endif
 // The largest of TILE lanes' numbers, in every one of them.
-DEV i32 largest_of_tile(i32 v) {
-  i32 other = xor_lane<8>(v);
-  v = other > v ? other : v;
-  other = xor_lane<4>(v);
-  v = other > v ? other : v;
-  other = xor_lane<2>(v);
-  v = other > v ? other : v;
-  other = xor_lane<1>(v);
-  return other > v ? other : v;
-}
+DEV i32 largest_of_tile(i32 v) { return largest_of<8>(v); }

@@ -34,29 +34,52 @@ pub(super) fn lower(n: &Node<'_>, step: &Step) -> Launch {
         Some(route) => int8 && route == "matmul",
         None => int8 && tokens >= matrix_from(n.target),
     };
-    let (file, kernel, rows, at_once) = match (int8, matrix, tokens) {
-        (true, true, _) => ("matmul.hip", "matmul_int8", BLOCK, BLOCK),
-        (true, false, 1) if k > CHUNK => ("matvec.hip", "matvec_int8_t1_long", ROWS, 1),
-        (true, false, 1) if n.width() >= MANY_ROWS => ("matvec.hip", "matvec_int8_t1_r2", 2 * ROWS, 1),
-        (true, false, 1) => ("matvec.hip", "matvec_int8_t1", ROWS, 1),
-        (true, false, FEW_MORE..) => ("matvec.hip", "matvec_int8_t8", 2 * ROWS, FEW_MORE),
-        (true, false, _) => ("matvec.hip", "matvec_int8_t4", 2 * ROWS, FEW),
-        (false, _, 1) => ("matmul_exact.hip", "matmul_exact_t1", ROWS, 1),
-        (false, _, _) => ("matmul_exact.hip", "matmul_exact_t4", ROWS, FEW),
+    let way = match (int8, matrix, tokens) {
+        (true, true, _) => Way::matrix("matmul_int8", lds(weight.dtype)),
+        (true, false, 1) if k > CHUNK => Way::vector("matvec_int8_t1_long", ROWS, 1, acts(4)),
+        (true, false, 1) if n.width() >= MANY_ROWS => Way::vector("matvec_int8_t1_r2", 2 * ROWS, 1, acts(1)),
+        (true, false, 1) => Way::vector("matvec_int8_t1", ROWS, 1, acts(1)),
+        (true, false, FEW_MORE..) => Way::vector("matvec_int8_t8", 2 * ROWS, FEW_MORE, acts(FEW_MORE)),
+        (true, false, _) => Way::vector("matvec_int8_t4", 2 * ROWS, FEW, acts(FEW)),
+        (false, _, 1) => Way::exact("matmul_exact_t1", 1),
+        (false, _, _) => Way::exact("matmul_exact_t4", FEW),
     };
-    let lds = match (int8, matrix) {
-        (true, true) => lds(weight.dtype),
-        (true, false) => acts(if kernel == "matvec_int8_t1_long" { 4 } else { at_once }),
-        _ => 0,
-    };
-    let (rows, at_once) = (n.width().div_ceil(rows), tokens.div_ceil(at_once));
-    let (x, y) = if file == "matvec.hip" { (at_once, rows) } else { (rows, at_once) };
-    Launch::new(Source::of(file).with("WEIGHT", weight.dtype.name()), kernel)
+    let (rows, at_once) = (n.width().div_ceil(way.rows), tokens.div_ceil(way.at_once));
+    let (x, y) = if way.tokens_first { (at_once, rows) } else { (rows, at_once) };
+    Launch::new(Source::of(way.file).with("WEIGHT", weight.dtype.name()), way.kernel)
         .grid(x, y, 1)
-        .lds(lds)
+        .lds(way.lds)
         .buffers([n.outs[0]])
         .buffers(n.ins.iter().copied())
         .sizes([n.width(), k, tokens])
+}
+
+/// A kernel, and what a workgroup of it takes.
+struct Way {
+    file: &'static str,
+    kernel: &'static str,
+    /// Rows of the weight.
+    rows: usize,
+    /// Tokens.
+    at_once: usize,
+    /// Bytes of shared memory.
+    lds: u32,
+    /// Whether neighbouring workgroups have other tokens, of the same rows.
+    tokens_first: bool,
+}
+
+impl Way {
+    fn matrix(kernel: &'static str, lds: u32) -> Way {
+        Way { file: "matmul.hip", kernel, rows: BLOCK, at_once: BLOCK, lds, tokens_first: false }
+    }
+
+    fn vector(kernel: &'static str, rows: usize, at_once: usize, lds: u32) -> Way {
+        Way { file: "matvec.hip", kernel, rows, at_once, lds, tokens_first: true }
+    }
+
+    fn exact(kernel: &'static str, at_once: usize) -> Way {
+        Way { file: "matmul_exact.hip", kernel, rows: ROWS, at_once, lds: 0, tokens_first: false }
+    }
 }
 
 /// What the vector kernels' `Acts` holds of each token, or of each chunk of long rows: 32 quads, which begin 16 bytes
