@@ -1,5 +1,7 @@
 //! The HIP backend: every kernel as machine code for gfx942, its lowering, and what is wrong with a kernel that is wrong.
 
+mod lost;
+mod mistakes;
 mod names;
 mod soak;
 
@@ -10,7 +12,7 @@ use greta_hip::compile::{Clang, CodeObject};
 use greta_hip::driver::sim::Sim;
 use greta_hip::driver::{Driver, Size};
 use greta_hip::kernels::Source;
-use greta_hip::{Hip, HipOptions, Target};
+use greta_hip::{Hip, HipOptions, Launching, Target};
 use greta_models::{Arithmetic, Engine, EngineOptions, Model};
 use greta_ops::{DType, Op};
 use greta_trace::judge::VerdictKind;
@@ -21,8 +23,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-
-mod mistakes;
 
 pub fn trials() -> Vec<Trial> {
     let mut list = vec![
@@ -36,6 +36,7 @@ pub fn trials() -> Vec<Trial> {
         trial("hip/compiler_is_heard", mistakes::heard),
         trial("hip/captured_launches", captured),
     ];
+    list.extend(lost::trials(&hips()));
     for (label, open) in hips() {
         list.push(trial(format!("hip/largest_logits/{label}"), move || largest(&open()?)));
         list.push(trial(format!("hip/cache_grows_forks_and_is_cut/{label}"), move || cache(&open()?)));
@@ -281,7 +282,7 @@ fn captured() -> Result<(), Outcome> {
 /// where a segment of attention begins and the cache grows.
 fn replayed(label: &str, hip: &Hip) -> Result<(), Outcome> {
     let which = if label == "hip-sim" { ":sim" } else { "" };
-    let eager = Hip::open(which, HipOptions { graphs: false, ..HipOptions::threads(1) })?;
+    let eager = Hip::open(which, HipOptions { launching: Launching::Eager, ..HipOptions::threads(1) })?;
     let rows = |backend: &Hip| -> Result<Vec<Vec<u32>>, Outcome> {
         let engine = engine(&synth_tiny("Q4_K_M")?, backend, &EngineOptions::default())?;
         let mut context = engine.context()?;

@@ -29,18 +29,21 @@ pub struct DeviceEntry {
     /// The version of the compiler that makes its kernels.
     pub compiler: String,
     /// What was measured, if it was asked for and can be.
-    pub bandwidth: Option<Result<Bandwidth, String>>,
+    pub rates: Option<Result<DeviceRates, String>>,
     /// Whether there are kernels for it, and why not.
     pub usable: Result<(), String>,
 }
 
-/// Bytes a second, by the device's own clock.
+/// What a device can do at best, measured by its own clock.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Bandwidth {
-    /// Of a copy inside the device's memory: bytes read and bytes written.
+pub struct DeviceRates {
+    /// Bytes a second of a copy inside its memory: bytes read and bytes written.
     pub copy: f64,
-    /// Of a kernel that only reads.
+    /// Bytes a second of a kernel that only reads.
     pub read: f64,
+    /// Operations a second of a kernel that only multiplies 8-bit integers on the matrix units, with the instructions that
+    /// greta's kernels use; a product and its sum are two.
+    pub matrix: f64,
 }
 
 /// How a check ended.

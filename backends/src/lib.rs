@@ -16,11 +16,13 @@ mod traits;
 
 pub use batch::{Batch, RowsWanted, StepOut, Want};
 pub use case::CaseRunner;
-pub use checks::{Bandwidth, Check, CheckStatus, Checked, Checkup, DeviceEntry, DriverEntry};
+pub use checks::{Check, CheckStatus, Checked, Checkup, DeviceEntry, DeviceRates, DriverEntry};
 pub use error::BackendError;
 pub use fault::{Fault, Injection};
 pub use interrupt::Interrupt;
 pub use kv::{KvConfig, KvError, KvOps, PageTable, SeqId};
 pub use route::RouteRule;
 pub use taps::{NoTaps, Phase, RowData, StepAt, TapRow, TapSink};
-pub use traits::{Backend, CompileOptions, Executable, KernelProfile, Lowered, Session, StepSize, WeightView, Weights};
+pub use traits::{
+    Backend, CompileOptions, Executable, KernelProfile, KernelRun, Lowered, Session, StepSize, WeightView, Weights,
+};

@@ -1,8 +1,8 @@
 //! Backend, executable, session: all object-safe, so that a backend is chosen by a string.
 
 use crate::{
-    BackendError, Batch, Fault, Injection, Interrupt, KvConfig, KvOps, NoTaps, RouteRule, StepAt, StepOut, TapSink,
-    Want,
+    BackendError, Batch, DeviceRates, Fault, Injection, Interrupt, KvConfig, KvOps, NoTaps, RouteRule, StepAt, StepOut,
+    TapSink, Want,
 };
 use greta_graph::{Pass, Plan};
 use greta_ops::{Op, TensorDesc};
@@ -102,6 +102,25 @@ pub struct KernelProfile {
     pub counters: Vec<(&'static str, u64)>,
 }
 
+/// One launch of a kernel, as a device timed it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct KernelRun {
+    /// The node it is of.
+    pub node: String,
+    /// The kernel's source and what is defined for it.
+    pub module: String,
+    /// The kernel.
+    pub kernel: String,
+    /// Seconds from the beginning of the first launch counted to this one's.
+    pub start: f64,
+    /// Seconds it took.
+    pub seconds: f64,
+    /// Bytes it has to move at least.
+    pub bytes: u64,
+    /// Operations it has to do at least.
+    pub operations: u64,
+}
+
 /// A kind of device.
 pub trait Backend: Send + Sync {
     /// The name users give: `cpu`.
@@ -138,6 +157,16 @@ pub trait Backend: Send + Sync {
     /// What kernels cost so far, where the backend counts; the costliest first.
     fn profile(&self) -> Vec<KernelProfile> {
         Vec::new()
+    }
+
+    /// Each launch that was counted, in order and without the first `known`, where the backend times them.
+    fn timeline(&self, _known: usize) -> Vec<KernelRun> {
+        Vec::new()
+    }
+
+    /// What its device can do at best; measured, which takes a second. `None`: it has no speed of its own.
+    fn rates(&self) -> Option<Result<DeviceRates, BackendError>> {
+        None
     }
 
     /// Prepares weights and kernels.

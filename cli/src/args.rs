@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use greta::sampling::{Sampler, SamplerConfig};
-use greta::{Arithmetic, GenerateOptions, ModelError};
+use greta::{Arithmetic, GenerateOptions, Launching, ModelError};
 use std::hash::{BuildHasher, Hasher};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -38,15 +38,43 @@ pub struct Common {
     /// Threads [default: physical cores]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     pub threads: Option<usize>,
-    /// Launch every kernel of every step, where a GPU would replay a captured decode step
-    #[arg(long)]
-    pub eager: bool,
+    #[command(flatten)]
+    pub launch: LaunchFlag,
     /// Passes over the graph to switch off; `greta graph --passes` lists them
     #[arg(long, value_name = "PASS", value_delimiter = ',')]
     pub without: Vec<String>,
     /// Print one JSON value on standard output and nothing else
     #[arg(long)]
     pub json: bool,
+}
+
+/// How a GPU's kernels are launched.
+#[derive(Args, Clone, Debug)]
+pub struct LaunchFlag {
+    /// Launch every kernel of every step, where a GPU would replay a captured decode step; `--eager=wait` also waits
+    /// after each, so that a device's error names its kernel
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "launch")]
+    pub eager: Option<Eager>,
+}
+
+/// `--eager`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Eager {
+    /// One launch after the other
+    Launch,
+    /// The same, each waited for
+    Wait,
+}
+
+impl LaunchFlag {
+    /// What it asks of a backend.
+    pub fn launching(&self) -> Launching {
+        match self.eager {
+            None => Launching::Replayed,
+            Some(Eager::Launch) => Launching::Eager,
+            Some(Eager::Wait) => Launching::Waited,
+        }
+    }
 }
 
 /// `--arith`.

@@ -57,6 +57,7 @@ mod registry;
 
 pub use greta_backend as backends;
 pub use greta_graph as graph;
+pub use greta_hip::Launching;
 pub use greta_models::{
     Arithmetic, Context, Engine, EngineOptions, GenerateOptions, Generated, Model, ModelError, Perplexity, Stop,
     architectures, chat, gguf, llama, perplexity, sampling, synth, tokenizer,

@@ -8,6 +8,7 @@ mod interrupt;
 mod json;
 mod names;
 mod output;
+mod perfetto;
 mod progress;
 mod remote;
 mod session;

@@ -2,7 +2,7 @@
 
 use greta_backend::{Backend, BackendError, Checkup, DriverEntry, Interrupt};
 use greta_cpu::{Cpu, CpuOptions, MOST_THREADS};
-use greta_hip::{Hip, HipOptions};
+use greta_hip::{Hip, HipOptions, Launching};
 use greta_reference::Reference;
 
 /// What a backend is opened with.
@@ -10,8 +10,8 @@ use greta_reference::Reference;
 pub struct BackendOptions {
     /// Threads that compute; `None`: one per physical core. Backends that use no threads of the host ignore it.
     pub threads: Option<usize>,
-    /// Launch every kernel of every step, where a GPU would replay a captured decode step.
-    pub eager: bool,
+    /// How steps are launched, where there is a choice.
+    pub launching: Launching,
 }
 
 type Open = fn(&str, &BackendOptions) -> Result<Box<dyn Backend>, BackendError>;
@@ -79,7 +79,7 @@ fn host_threads(options: &BackendOptions) -> usize {
 }
 
 fn hip(options: &BackendOptions) -> HipOptions {
-    HipOptions { graphs: !options.eager, ..HipOptions::threads(host_threads(options)) }
+    HipOptions { launching: options.launching, ..HipOptions::threads(host_threads(options)) }
 }
 
 /// Nothing lies between the backend and the processor that runs greta.

@@ -27,7 +27,7 @@ impl Common {
 
     /// How to open the backend.
     pub fn backend_options(&self) -> BackendOptions {
-        BackendOptions { threads: self.threads, eager: self.eager }
+        BackendOptions { threads: self.threads, launching: self.launch.launching() }
     }
 
     /// Opens the backend.

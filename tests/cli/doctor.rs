@@ -17,7 +17,7 @@ pub fn trials() -> Vec<Trial> {
         trial("cli/doctor/emulator", || in_emulator(emulator)),
         trial("cli/doctor/wrong_kernel", || in_emulator(wrong_kernel)),
         trial("cli/backends/devices", || in_emulator(devices)),
-        trial("hip/bandwidth_reads_everything", bandwidth),
+        trial("hip/rates_are_of_work_that_was_done", bandwidth),
     ];
     #[cfg(unix)]
     list.push(trial("cli/doctor/ctrl_c", || in_emulator(ctrl_c)));
@@ -136,10 +136,11 @@ fn devices() -> Result<(), Failed> {
 fn bandwidth() -> Result<(), Outcome> {
     hip_sim(1)?;
     let device = Sim { threads: 2, kernels: None }.open(0)?;
-    let rate = greta_hip::measure(&device, 3 << 20)?;
-    match rate.copy > 0.0 && rate.read > 0.0 && device.used() == 0 {
+    let rates = greta_hip::bandwidth(&device, 3 << 20)?;
+    let matrix = greta_hip::matrix_rate(&device, 3, 20)?;
+    match rates[0] > 0.0 && rates[1] > 0.0 && matrix > 0.0 && device.used() == 0 {
         true => Ok(()),
-        false => Err(Outcome::Failed(format!("{rate:?}, {} bytes are still used", device.used()))),
+        false => Err(Outcome::Failed(format!("{rates:?}, {matrix}, {} bytes are still used", device.used()))),
     }
 }
 

@@ -1,7 +1,9 @@
 // A tap: statistics of rows where they lie, and their first values. The definition is that of `greta_ops::Stats`:
 // segments of 512 values, in each 16 interleaved f64 sums of the finite values folded by halves; segments in order.
 //
-// A workgroup a row; 16 threads a segment, so that sixteen segments are under way.
+// A workgroup a row, 4,096 values at a time. What has no order (counts, ends, the hash) is of the values a thread fetched,
+// neighbours by neighbouring lanes; the sums' chains go through shared memory: half of the threads add values and their
+// magnitudes, the other half squares.
 #include "greta.hip.h"
 
 #define F32 0
@@ -30,10 +32,13 @@ struct Stats {
   u64 unused;
 };
 
-constexpr u32 SEGMENT = 512, LANES = 16, AT_ONCE = 256 / LANES;
-constexpr u32 TOGETHER = 32; // values of a thread on their way
+constexpr u32 SEGMENT = 512, LANES = 16, SEGMENTS = 8, CHUNK = SEGMENT * SEGMENTS;
+constexpr u32 MINE = CHUNK / 256;     // values of a thread
+constexpr u32 STRIDE = SEGMENT + 16; // neighbouring segments lie in other banks
+constexpr u32 UNORDERED = 7;         // nan, inf, zeros, hash low, hash high, least, most
 
-DEV void add_hash(u32 bits, u32 at, u32 *low, u32 *high) {
+// `mask`: all ones, or 0 for a value that is not there.
+DEV void add_hash(u32 bits, u32 at, u32 mask, u32 *low, u32 *high) {
   u32 a = bits + at * 0x9e3779b9u;
   a ^= a >> 16;
   a *= 0x85ebca6bu;
@@ -41,93 +46,135 @@ DEV void add_hash(u32 bits, u32 at, u32 *low, u32 *high) {
   a *= 0xc2b2ae35u;
   a ^= a >> 16;
   u32 b = (a ^ 0x5bd1e995u) * 0x27d4eb2fu;
-  *low += a;
-  *high += b ^ b >> 15;
+  *low += a & mask;
+  *high += (b ^ b >> 15) & mask;
 }
+
+// All ones where a < b, for numbers below 2^31.
+DEV u32 below(u32 a, u32 b) { return (u32)((i32)(a - b) >> 31); }
+DEV u32 least_of(u32 a, u32 b) { return a < b ? a : b; }
+
+// What 32 lanes found, in every one of them.
+DEV void fold(u32 *n, i32 *least, i32 *most) {
+#define FOLD(m) \
+  { \
+    for (u32 q = 0; q < 5; q++) n[q] += xor_lane<m>(n[q]); \
+    i32 l = xor_lane<m>(*least), h = xor_lane<m>(*most); \
+    *least = l < *least ? l : *least, *most = h > *most ? h : *most; \
+  }
+  FOLD(16) FOLD(8) FOLD(4) FOLD(2) FOLD(1)
+#undef FOLD
+}
+
+// A sum over 16 lanes, in every one of them: lane i + lane i^8, then ^4, ^2, ^1.
+template <u32 M> DEV double add_lane(double v) {
+  u64 bits = __builtin_bit_cast(u64, v);
+  u64 other = (u64)xor_lane<M>((u32)(bits >> 32)) << 32 | xor_lane<M>((u32)bits);
+  return v + __builtin_bit_cast(double, other);
+}
+DEV double sum16(double v) { return add_lane<1>(add_lane<2>(add_lane<4>(add_lane<8>(v)))); }
 
 // `rows` names the rows; `out` and `kept` have one entry for each. Rows are `cols` elements apart; `keep` of each are kept.
 KERNEL WORKGROUPS(1) void stats(Stats *out, u32 *kept, const Element *values, const i32 *rows, u32 cols, u32 keep) {
+  const Element *row = values + (u64)rows[block_x()] * cols; // the host's list
   await_inputs();
-  __shared__ double sums[3][256];
-  __shared__ u32 counts[5][256];
-  __shared__ i32 ends[2][256];
-  u32 me = thread_x(), segment = me / LANES, lane = me % LANES;
-  const Element *row = values + (u64)rows[block_x()] * cols;
+  __shared__ float cells[SEGMENTS * STRIDE];
+  __shared__ double sums[3][SEGMENTS];
+  __shared__ u32 found[8][UNORDERED];
+  u32 me = thread_x(), chain = me % 128;
   u32 *to = kept + (u64)block_x() * keep;
-  Stats all = {};
-  for (u32 base = 0; base < cols; base += SEGMENT * AT_ONCE) {
-    double sum = 0, abs_sum = 0, sum_sq = 0;
-    u32 nan = 0, inf = 0, zeros = 0, low = 0, high = 0;
-    i32 least = 0x7fffffff, most = (i32)0x80000000;
-    Element next[TOGETHER];
-    for (u32 i = 0; i < SEGMENT / LANES; i++) {
-      u32 at = base + segment * SEGMENT + i * LANES + lane;
-      if (i % TOGETHER == 0) {
-        if (at >= cols) break;
+  u32 n[5] = {};
+  i32 least = 0x7fffffff, most = (i32)0x80000000;
+  double all = 0; // of threads 0 to 2: the row's sum, sum of magnitudes, sum of squares
+  Element mine[MINE];
 #pragma unroll
-        for (u32 j = 0; j < TOGETHER; j++) next[j] = row[at + j * LANES < cols ? at + j * LANES : cols - 1];
-      }
-      if (at >= cols) break;
-      Element element = next[0];
+  for (u32 i = 0; i < MINE; i++) mine[i] = row[least_of(me + i * 256, cols - 1)];
+  for (u32 base = 0; base < cols; base += CHUNK) {
 #pragma unroll
-      for (u32 j = 1; j < TOGETHER; j++) next[j - 1] = next[j];
-      float v = real(element);
+    for (u32 i = 0; i < MINE; i++) {
+      u32 in = me + i * 256, at = base + in;
+      float v = real(mine[i]);
       u32 bits = as_uint(v), size = bits & 0x7fffffffu;
-      if (at < keep) {
+      // All ones or zero, by arithmetic: sixteen values' comparisons would fill the scalar registers of a wave.
+      u32 there = below(at, cols), nan = below(0x7f800000u, size) & there, finite = below(size, 0x7f800000u) & there;
+      // Zero changes no sum: none of them is ever -0.
+      cells[in / SEGMENT * STRIDE + in % SEGMENT] = as_float(bits & finite);
+      n[0] -= nan;
+      n[1] -= there & ~nan & ~finite;
+      n[2] -= below(size, 1) & there;
+      i32 key = (i32)bits ^ (((i32)bits >> 31) & 0x7fffffff); // orders as the floats do
+      i32 low = (key & finite) | (0x7fffffff & ~finite), high = (key & finite) | (0x80000000u & ~finite);
+      least = low < least ? low : least;
+      most = high > most ? high : most;
+      add_hash(bits, at, there, &n[3], &n[4]);
+    }
+    if (base < keep) {
+#pragma unroll
+      for (u32 i = 0; i < MINE; i++) {
+        u32 at = base + me + i * 256;
 #if TYPE == I32 || TYPE == I8
-        to[at] = (u32)(i32)element;
+        if (at < keep) to[at] = (u32)(i32)mine[i];
 #else
-        to[at] = bits;
+        if (at < keep) to[at] = as_uint(real(mine[i]));
 #endif
       }
-      nan += size > 0x7f800000u;
-      inf += size == 0x7f800000u;
-      zeros += size == 0;
-      add_hash(bits, at, &low, &high);
-      if (size < 0x7f800000u) {
-        i32 key = (i32)bits ^ (((i32)bits >> 31) & 0x7fffffff); // orders as the floats do
-        least = key < least ? key : least;
-        most = key > most ? key : most;
-        double wide = (double)v;
-        sum += wide;
-        abs_sum += wide < 0 ? -wide : wide;
-        sum_sq = sum_sq + wide * wide;
-      } else {
-        sum += 0.0;
-        abs_sum += 0.0;
-        sum_sq += 0.0;
-      }
     }
-    sums[0][me] = sum, sums[1][me] = abs_sum, sums[2][me] = sum_sq;
-    counts[0][me] = nan, counts[1][me] = inf, counts[2][me] = zeros, counts[3][me] = low, counts[4][me] = high;
-    ends[0][me] = least, ends[1][me] = most;
+    // The next values are on their way while these are added up.
+#pragma unroll
+    for (u32 i = 0; i < MINE; i++) mine[i] = row[least_of(base + CHUNK + me + i * 256, cols - 1)];
     barrier();
-    for (u32 half = LANES / 2; half > 0; half /= 2) {
-      if (lane < half) {
-        for (u32 q = 0; q < 3; q++) sums[q][me] += sums[q][me + half];
-        for (u32 q = 0; q < 5; q++) counts[q][me] += counts[q][me + half];
-        ends[0][me] = ends[0][me + half] < ends[0][me] ? ends[0][me + half] : ends[0][me];
-        ends[1][me] = ends[1][me + half] > ends[1][me] ? ends[1][me + half] : ends[1][me];
+    const float *cell = cells + chain / LANES * STRIDE + chain % LANES;
+    double a = 0, b = 0;
+    if (me < 128) {
+#pragma unroll
+      for (u32 i = 0; i < SEGMENT / LANES; i++) {
+        double v = (double)cell[i * LANES];
+        a += v;
+        b += abs64(v);
       }
-      barrier();
-    }
-    if (me == 0) {
-      for (u32 s = 0; s < AT_ONCE && base + s * SEGMENT < cols; s++) {
-        u32 left = cols - base - s * SEGMENT, count = left < SEGMENT ? left : SEGMENT, at = s * LANES;
-        u32 finite = count - counts[0][at] - counts[1][at], before = all.count - all.nan - all.inf;
-        if (finite > 0) {
-          i32 a = ends[0][at], b = ends[1][at];
-          float min = as_float((u32)(a ^ ((a >> 31) & 0x7fffffff))), max = as_float((u32)(b ^ ((b >> 31) & 0x7fffffff)));
-          all.min = before == 0 || min < all.min ? min : all.min;
-          all.max = before == 0 || max > all.max ? max : all.max;
-        }
-        all.count += count;
-        all.nan += counts[0][at], all.inf += counts[1][at], all.zeros += counts[2][at];
-        all.hash_low += counts[3][at], all.hash_high += counts[4][at];
-        all.sum += sums[0][at], all.abs_sum += sums[1][at], all.sum_sq += sums[2][at];
+    } else {
+#pragma unroll
+      for (u32 i = 0; i < SEGMENT / LANES; i++) {
+        double v = (double)cell[i * LANES];
+        a = a + v * v;
       }
     }
-    barrier(); // before the next segments overwrite
+    a = sum16(a), b = sum16(b);
+    if (chain % LANES == 0) {
+      sums[me < 128 ? 0 : 2][chain / LANES] = a;
+      if (me < 128) sums[1][chain / LANES] = b;
+    }
+    barrier();
+    if (me < 3) {
+#pragma unroll
+      for (u32 s = 0; s < SEGMENTS; s++) all += sums[me][s];
+    }
   }
-  if (me == 0) out[block_x()] = all;
+  fold(n, &least, &most);
+  if (me % 32 == 0) {
+    u32 *f = found[me / 32];
+    for (u32 q = 0; q < 5; q++) f[q] = n[q];
+    f[5] = (u32)least, f[6] = (u32)most;
+  }
+  barrier();
+  // A thread for each field; what follows `count` in the order of `found`, ends last.
+  Stats *o = out + block_x();
+  u32 *words = (u32 *)o;
+  if (me < 3) (&o->sum)[me] = all;
+  if (me >= 32 && me < 37) {
+    u32 q = me - 32, sum = 0;
+    for (u32 g = 0; g < 8; g++) sum += found[g][q];
+    words[3 + q] = sum;
+  }
+  if (me == 64 || me == 65) {
+    u32 q = me - 64;
+    i32 end = (i32)found[0][5 + q];
+    for (u32 g = 1; g < 8; g++) {
+      i32 v = (i32)found[g][5 + q];
+      end = (q == 0 ? v < end : v > end) ? v : end;
+    }
+    bool none = end == (q == 0 ? 0x7fffffff : (i32)0x80000000);
+    words[1 + q] = none ? 0 : (u32)(end ^ ((end >> 31) & 0x7fffffff));
+  }
+  if (me == 96) o->count = cols, o->unused = 0;
 }

@@ -55,6 +55,10 @@ DEV Sums multiply(Fragment rows, Fragment columns, i32 from) {
   I32x4 c = {from, from, from, from};
   return {__builtin_amdgcn_mfma_i32_16x16x32_i8((i64)rows.bytes, (i64)columns.bytes, c, 0, 0, 0)};
 }
+// The same on top of what is there.
+DEV void multiply_onto(Sums &to, Fragment rows, Fragment columns) {
+  to.v = __builtin_amdgcn_mfma_i32_16x16x32_i8((i64)rows.bytes, (i64)columns.bytes, to.v, 0, 0, 0);
+}
 // The sums over one half of the 32 only.
 template <u32 HALF> DEV Sums multiply_half(Fragment rows, Fragment columns, i32 from) {
   return multiply(rows, {columns.bytes & (HALF ? 0xffffffffull << 32 : 0xffffffffull)}, from);
@@ -103,6 +107,18 @@ DEV Sums multiply(Fragment rows, Fragment columns, i32 from) {
           "r"(c.half[1]), "r"(from));
   }
   return s;
+}
+DEV void multiply_onto(Sums &to, Fragment rows, Fragment columns) {
+#pragma unroll
+  for (u32 i = 0; i < 2; i++) {
+    const Bytes8 &c = i ? columns.high : columns.low;
+    i32 *d = to.v + 4 * i;
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+        : "r"(rows.low.half[0]), "r"(rows.high.half[0]), "r"(rows.low.half[1]), "r"(rows.high.half[1]), "r"(c.half[0]),
+          "r"(c.half[1]));
+  }
 }
 template <u32 HALF> DEV Sums multiply_half(Fragment rows, Fragment columns, i32 from) {
   Sums s;

@@ -1,12 +1,12 @@
 //! A plan with its weights on a device, and the kernels of each step size.
 
 use crate::checks::{faults, first_state, forced, routed, supported};
-use crate::driver::{Device, Function, Pointer, Size, Stream};
-use crate::failed;
+use crate::driver::{Device, DriverError, Function, Pointer, Size, Stream};
 use crate::lower::{self, Arg, Buffer, Launch, Node, Step};
 use crate::memory::DeviceBuffer;
 use crate::session::HipSession;
 use crate::taps::TapPoint;
+use crate::{Launching, failed};
 use greta_backend::{
     BackendError, CompileOptions, Executable, Injection, Interrupt, KvConfig, Phase, RouteRule, Session, Weights,
 };
@@ -38,8 +38,7 @@ pub(crate) struct Compiled {
     pub faults: Vec<(NodeId, Injection)>,
     pub max_tokens: usize,
     pub max_rows: usize,
-    /// Whether decode steps are captured and replayed.
-    pub graphs: bool,
+    pub launching: Launching,
     /// Asked between launches.
     pub interrupt: Interrupt,
 }
@@ -54,7 +53,7 @@ pub(crate) struct Ready {
 
 pub(crate) fn compile(
     driver: &'static str,
-    (device, graphs): (Arc<dyn Device>, bool),
+    (device, launching): (Arc<dyn Device>, Launching),
     plan: Plan,
     weights: &dyn Weights,
     options: CompileOptions<'_>,
@@ -94,7 +93,7 @@ pub(crate) fn compile(
         faults,
         max_tokens,
         max_rows,
-        graphs,
+        launching,
         interrupt: options.interrupt.cloned().unwrap_or_default(),
     };
     Ok(Arc::new(compiled))
@@ -246,12 +245,23 @@ impl Compiled {
     }
 
     /// A kernel's error, with who ran it.
-    pub fn kernel_error(&self, node: &str, kernel: &str, e: &crate::driver::DriverError) -> BackendError {
+    pub fn kernel_error(&self, node: &str, kernel: &str, e: &DriverError) -> BackendError {
         BackendError::Kernel {
             backend: format!("hip:{}", self.driver),
             node: node.into(),
             kernel: kernel.into(),
             why: e.to_string(),
+        }
+    }
+
+    /// An error that some kernel before may have made: devices report at the next wait what went wrong since the last.
+    pub fn late(&self, e: &DriverError) -> BackendError {
+        match (e, self.launching) {
+            (DriverError::Device { .. }, Launching::Replayed | Launching::Eager) => BackendError::Device(format!(
+                "hip:{}: {e}; a kernel launched before did it: --eager=wait waits after each and names it",
+                self.driver
+            )),
+            _ => failed(self.driver, e),
         }
     }
 

@@ -3,7 +3,7 @@
 //! device's memory by the kernels themselves.
 
 use crate::driver::{Captured, Pointer};
-use crate::lower::{Launch, Step};
+use crate::lower::Step;
 
 /// Graphs that are kept: a context grows through a few sizes while others of its tokens are tapped.
 const KEPT: usize = 4;
@@ -13,8 +13,8 @@ const KEPT: usize = 4;
 pub(crate) struct GraphKey {
     /// Sizes. Caches that have grown have more slots, so that their addresses are part of this.
     pub step: Step,
-    /// Launches that are not the plan's: taps and the largest logits.
-    pub extra: Vec<Launch>,
+    /// Which launches that are not the plan's: taps and the largest logits.
+    pub extra: u64,
     /// Buffers that may have moved.
     pub at: [Pointer; 2],
 }

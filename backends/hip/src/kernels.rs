@@ -13,8 +13,8 @@ macro_rules! sources {
 sources! {
     "attention.hip.h", "attention_fma.hip.h", "attention_mfma.hip.h", "greta.hip.h", "int8.hip.h", "quant.hip.h", "quantize.hip.h", "tile.hip.h", "tile_f32.hip.h",
     "values.hip.h",
-    "add.hip", "attention.hip", "bandwidth.hip", "cache_write.hip", "dequant.hip", "embed.hip", "matmul.hip",
-    "matmul_exact.hip", "matvec.hip", "quantize.hip", "rmsnorm.hip", "rope.hip", "stats.hip", "swiglu.hip", "topk.hip",
+    "add.hip", "attention.hip", "cache_write.hip", "dequant.hip", "embed.hip", "matmul.hip",
+    "matmul_exact.hip", "matvec.hip", "measure.hip", "quantize.hip", "rmsnorm.hip", "rope.hip", "stats.hip", "swiglu.hip", "topk.hip",
 }
 
 /// A file compiled with some names defined: a module.

@@ -17,6 +17,7 @@ mod graphs;
 pub mod kernels;
 mod kv;
 pub mod lower;
+mod measure;
 mod memory;
 mod printed;
 mod session;
@@ -24,14 +25,16 @@ mod taps;
 mod target;
 
 pub use checkup::{VISIBLE, check_up};
-pub use devices::{devices, measure};
+pub use devices::devices;
+pub use measure::{bandwidth, matrix_rate};
 pub use target::Target;
 
 use driver::gpu::{Amd, Gpu, Nvidia};
 use driver::sim::Sim;
 use driver::{Device, Driver, DriverError};
 use greta_backend::{
-    Backend, BackendError, CompileOptions, Executable, Fault, KernelProfile, Lowered, RouteRule, StepSize, Weights,
+    Backend, BackendError, CompileOptions, DeviceRates, Executable, Fault, KernelProfile, KernelRun, Lowered,
+    RouteRule, StepSize, Weights,
 };
 use greta_graph::{Pass, Plan};
 use greta_ops::{Op, TensorDesc};
@@ -46,16 +49,28 @@ pub struct HipOptions {
     pub threads: usize,
     /// A folder with the kernels' sources, in place of those in the binary; `GRETA_KERNELS` by default.
     pub kernels: Option<PathBuf>,
-    /// Whether decode steps are captured once and replayed. Launching each kernel of each step instead tells whether a wrong
-    /// number comes from the replay.
-    pub graphs: bool,
+    /// How steps are launched.
+    pub launching: Launching,
+}
+
+/// How a step's kernels are launched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Launching {
+    /// Decode steps are captured once and replayed.
+    #[default]
+    Replayed,
+    /// Every kernel of every step by itself: tells whether a wrong number comes from the replay.
+    Eager,
+    /// The same, and each is waited for before the next: tells which kernel a device's error comes from, and whether a wrong
+    /// number comes from kernels that overlap.
+    Waited,
 }
 
 impl HipOptions {
     /// With this many threads of the host.
     pub fn threads(threads: usize) -> HipOptions {
         let kernels = std::env::var_os(compile::KERNELS_VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from);
-        HipOptions { threads, kernels, graphs: true }
+        HipOptions { threads, kernels, launching: Launching::default() }
     }
 }
 
@@ -64,7 +79,7 @@ pub struct Hip {
     name: &'static str,
     target: Target,
     device: Option<Arc<dyn Device>>,
-    graphs: bool,
+    launching: Launching,
 }
 
 impl Hip {
@@ -72,7 +87,7 @@ impl Hip {
     /// driver and its device, `:gfx942` for a target that is planned for and not run on.
     pub fn open(which: &str, options: HipOptions) -> Result<Hip, BackendError> {
         if let Some(target) = which.strip_prefix(':').and_then(Target::from_name) {
-            return Ok(Hip { name: "hip", target, device: None, graphs: false });
+            return Ok(Hip { name: "hip", target, device: None, launching: options.launching });
         }
         let (word, number) = parse(which)?;
         let drivers = drivers(&options);
@@ -91,7 +106,7 @@ impl Hip {
             )));
         };
         let device = driver.open(number).map_err(|e| failed(driver.name(), &e))?;
-        Ok(Hip { name, target: device.info().target, device: Some(device), graphs: options.graphs })
+        Ok(Hip { name, target: device.info().target, device: Some(device), launching: options.launching })
     }
 }
 
@@ -170,6 +185,15 @@ impl Backend for Hip {
         self.device.as_ref().map_or(Vec::new(), |d| d.profile())
     }
 
+    fn timeline(&self, known: usize) -> Vec<KernelRun> {
+        self.device.as_ref().map_or(Vec::new(), |d| d.timeline(known))
+    }
+
+    fn rates(&self) -> Option<Result<DeviceRates, BackendError>> {
+        let device = self.device.as_ref().filter(|_| self.name != "hip:sim")?;
+        Some(measure::rates(device).map_err(|e| failed(self.name.trim_start_matches("hip:"), &e)))
+    }
+
     fn compile(
         &self,
         plan: Plan,
@@ -185,6 +209,6 @@ impl Backend for Hip {
             return Err(BackendError::Device(text));
         };
         let driver = self.name.trim_start_matches("hip:");
-        executable::compile(driver, (device.clone(), self.graphs), plan, &*weights, options)
+        executable::compile(driver, (device.clone(), self.launching), plan, &*weights, options)
     }
 }

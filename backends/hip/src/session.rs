@@ -1,19 +1,22 @@
 //! A session: buffers and a cache, and steps run on one stream.
 
+mod extra;
 mod results;
 
-use crate::driver::{DriverError, Pointer, Stream};
+use crate::driver::{DriverError, Note, Pointer, Stream};
 use crate::executable::{Compiled, Ready, Stage, is_empty, pack};
-use crate::failed;
 use crate::graphs::{GraphKey, Graphs};
 use crate::kv::Cache;
-use crate::lower::{self, Buffer, Launch, Step, TopK};
+use crate::lower::{self, Buffer, Step};
 use crate::memory::DeviceBuffer;
-use crate::taps::{Taken, TapPoint};
+use crate::taps::Row;
+use crate::{Launching, failed};
+use extra::{Extra, ExtraKey, Extras};
 use greta_backend::{
     BackendError, Batch, Fault, KvConfig, KvOps, Phase, SeqId, Session, StepAt, StepOut, TapSink, Want,
 };
 use greta_graph::{Input, Kind, NodeId};
+use greta_ops::Cost;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -32,12 +35,14 @@ pub(crate) struct HipSession {
     inputs: Vec<DeviceBuffer>,
     /// What was last sent to each.
     sent: Vec<Vec<i32>>,
-    /// Where the lists of tapped rows were last sent, with what is around them.
+    /// Where lists of tapped rows were last sent.
     listed: (Pointer, Vec<u8>),
     scratch: DeviceBuffer,
     side: DeviceBuffer,
     /// Launches of each op by step size.
     steps: HashMap<(Step, Phase, bool), Arc<StepLaunches>>,
+    /// Launches that are not the plan's, by kind of step.
+    extras: Extras,
     /// Operands as the step before left them, for faults.
     stale: HashMap<(NodeId, u8), DeviceBuffer>,
     /// Whether a step went before.
@@ -96,6 +101,7 @@ impl HipSession {
             scratch,
             side,
             steps: HashMap::new(),
+            extras: Extras::default(),
             stale,
             warm: false,
             graphs: Graphs::default(),
@@ -157,13 +163,17 @@ impl HipSession {
         }
         self.model.interrupt.check()?;
         if self.model.device.timing() {
-            self.model.device.note(ready.function, ready.cost.bytes, ready.cost.flops);
+            let Cost { bytes, flops: operations, .. } = ready.cost;
+            stream.note(Note { node: node.into(), bytes, operations });
         }
         let args = pack(&ready.launch, |b| self.address(b));
         let live: Vec<_> = ready.launch.live.iter().map(|(b, bytes)| (self.address(*b), *bytes)).collect();
-        stream
-            .launch(ready.function, ready.launch.size, &args, &live)
-            .map_err(|e| self.model.kernel_error(node, ready.launch.kernel, &e))
+        let launched = stream.launch(ready.function, ready.launch.size, &args, &live);
+        let through = match self.model.launching {
+            Launching::Waited => launched.and_then(|()| stream.wait()),
+            _ => launched,
+        };
+        through.map_err(|e| self.model.kernel_error(node, ready.launch.kernel, &e))
     }
 
     fn address(&self, b: Buffer) -> Pointer {
@@ -182,19 +192,14 @@ impl HipSession {
     /// Launches a step: one by one, or all at once where the same was launched before.
     fn launch_all(&mut self, stream: &mut dyn Stream, work: &Work<'_>, phase: Phase) -> Result<(), BackendError> {
         // Prompts are cut into steps of a size each; a graph of one would hardly be used again. Faults change from step to step.
-        let one_by_one = !self.model.graphs || self.model.device.timing();
+        let one_by_one = self.model.launching != Launching::Replayed || self.model.device.timing();
         if one_by_one || phase != Phase::Decode || !self.model.faults.is_empty() {
             return self.launch_each(stream, work);
         }
         let bad = |e: DriverError| failed(self.model.driver, &e);
-        let launches = work.taps.iter().flat_map(|(_, _, r)| r).chain(work.top);
-        let key = GraphKey {
-            step: work.step,
-            extra: launches.map(|r| r.launch.clone()).collect(),
-            at: [self.scratch.at(), self.side.at()],
-        };
+        let key = GraphKey { step: work.step, extra: work.extra.id, at: [self.scratch.at(), self.side.at()] };
         match self.graphs.get(&key) {
-            Some(Some(graph)) => stream.replay(graph).map_err(bad),
+            Some(Some(graph)) => stream.replay(graph).map_err(|e| self.replay_error(e, work)),
             // The first time kernels may have to be loaded, which can't be captured.
             None => {
                 self.graphs.seen(key).into_iter().for_each(|old| stream.forget(old));
@@ -207,28 +212,40 @@ impl HipSession {
                 launched?;
                 let graph = graph?;
                 self.graphs.captured(&key, graph);
-                stream.replay(graph).map_err(|e| failed(self.model.driver, &e))
+                stream.replay(graph).map_err(|e| self.replay_error(e, work))
             }
         }
     }
 
-    fn launch_each(&self, stream: &mut dyn Stream, work: &Work<'_>) -> Result<(), BackendError> {
+    /// The step's launches in order: the op if they are one's, the node they are of.
+    fn launched<'a>(&'a self, work: &Work<'a>) -> impl Iterator<Item = (Option<NodeId>, &'a str, &'a [Ready])> {
         let g = self.model.plan.graph();
-        let mut tap = work.taps.iter();
-        for (stage, ready) in self.model.stages.iter().zip(work.launches) {
-            match stage {
-                Stage::Op(id) => {
-                    ready.iter().try_for_each(|r| self.execute(stream, &g.node(*id).name, r))?;
-                    self.keep(stream, *id, &work.step).map_err(|e| failed(self.model.driver, &e))?;
-                }
-                Stage::Tap(point) => {
-                    if let Some((_, _, ready)) = tap.next() {
-                        ready.iter().try_for_each(|r| self.execute(stream, &g.node(point.tap).name, r))?;
-                    }
-                }
+        let (mut taps, top) = (work.extra.taps.iter(), &*work.extra.top_ready);
+        let stages = self.model.stages.iter().zip(work.launches).map(move |(stage, ready)| match stage {
+            Stage::Op(id) => (Some(*id), &*g.node(*id).name, &**ready),
+            // Where nobody listens, taps launch nothing.
+            Stage::Tap(point) => (None, &*g.node(point.tap).name, taps.next().map_or(&[][..], |t| &t.ready)),
+        });
+        stages.chain([(None, "logits", top)])
+    }
+
+    fn launch_each(&self, stream: &mut dyn Stream, work: &Work<'_>) -> Result<(), BackendError> {
+        for (op, node, ready) in self.launched(work) {
+            ready.iter().try_for_each(|r| self.execute(stream, node, r))?;
+            if let Some(id) = op {
+                self.keep(stream, id, &work.step).map_err(|e| failed(self.model.driver, &e))?;
             }
         }
-        work.top.iter().try_for_each(|r| self.execute(stream, "logits", r))
+        Ok(())
+    }
+
+    /// An error of a replay, with the node where the driver says which launch it was.
+    fn replay_error(&self, e: DriverError, work: &Work<'_>) -> BackendError {
+        let DriverError::InReplay { launch, why } = e else { return self.model.late(&e) };
+        let all = self.launched(work).flat_map(|(_, node, list)| list.iter().map(move |r| (node, &r.launch)));
+        let found = all.filter(|(_, l)| !is_empty(&l.size)).nth(launch);
+        let why = DriverError::Fault(why);
+        found.map_or_else(|| self.model.late(&why), |(node, l)| self.model.kernel_error(node, l.kernel, &why))
     }
 
     /// Keeps the operands of a node whose fault is to read them again in the next step.
@@ -264,14 +281,35 @@ impl HipSession {
         }
         Ok(())
     }
+
+    /// Sends the lists of tapped rows, if they are not there already. They lie before what kernels write.
+    fn write_lists(
+        &mut self,
+        stream: &mut dyn Stream,
+        extra: &Extra,
+        rows: &[Vec<Row>],
+        batch: &Batch,
+    ) -> Result<(), DriverError> {
+        let mut lists = Vec::with_capacity(extra.lists as usize);
+        self.points().zip(rows).for_each(|(point, rows)| point.list(rows, batch, &mut lists));
+        let now = (self.side.at(), lists);
+        if extra.found[1] > 0 && self.listed != now {
+            // What an error leaves there is unknown; a step without lists writes its results there.
+            self.listed.1.clear();
+            if !now.1.is_empty() {
+                stream.write(now.0, &now.1)?;
+            }
+            self.listed = now;
+        }
+        Ok(())
+    }
 }
 
 /// What a step launches, once its inputs are on the device.
 struct Work<'a> {
     step: Step,
     launches: &'a StepLaunches,
-    taps: Vec<(&'a TapPoint, Taken, Vec<Ready>)>,
-    top: &'a [Ready],
+    extra: &'a Extra,
 }
 
 impl Session for HipSession {
@@ -290,62 +328,32 @@ impl Session for HipSession {
         self.check(batch)?;
         let step = self.step_of(batch);
         let launches = self.launches(step, at.phase)?;
-        let model = self.model.clone();
-        let g = model.plan.graph();
-
-        // Room first, so that no address changes once work is on the stream.
-        let mut end = 0;
-        let mut taps: Vec<(&TapPoint, Taken, Vec<Ready>)> = Vec::new();
-        for stage in &model.stages {
-            if let (Stage::Tap(point), true) = (stage, sink.active()) {
-                let taken = point.take(at, batch, &mut end);
-                let launch = point.launch(&taken, g.desc(point.value).bytes(&step.bindings()));
-                let ready = model.ready(&g.node(point.tap).name, launch.into_iter().collect())?;
-                taps.push((point, taken, ready));
-            }
-        }
-        let top = match (want, self.logits()) {
-            (Want::TopK(n), Some(v)) if n > 0 && step.rows > 0 => {
-                let vocab = g.desc(v).cols().at(&step.bindings());
-                let k = TopK { rows: step.rows, vocab, want: n.min(vocab) };
-                Some((k, v, end))
-            }
-            _ => None,
+        let rows = self.tapped(at, batch, sink);
+        let top = match want {
+            Want::TopK(n) if step.rows > 0 => n,
+            _ => 0,
         };
-        let top_bytes = top.map_or(0, |(k, ..)| (k.rows * k.want * 8) as u64);
-        let top_launches: Vec<Launch> = top.map_or(Vec::new(), |(k, v, to)| lower::top_k(model.place(v), k, to).into());
-        let top_ready = model.ready("logits", top_launches)?;
-        let scratch = launches.iter().flatten().chain(&top_ready).map(|r| r.launch.scratch).max().unwrap_or(0);
+        let key = ExtraKey { step, phase: at.phase, rows: rows.iter().map(Vec::len).collect(), top };
+        let extra = self.extra(key, &launches)?;
+        // Room first, so that no address changes once work is on the stream.
+        let scratch = launches.iter().flatten().map(|r| r.launch.scratch).max().unwrap_or(0).max(extra.scratch);
         self.scratch.reserve(scratch as usize, "scratch").map_err(bad)?;
-        self.side.reserve((end + top_bytes) as usize, "taps and results").map_err(bad)?;
+        self.side.reserve(extra.found[1] as usize, "taps and results").map_err(bad)?;
 
         let stream = self.stream.clone();
         let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
         let stream = &mut **stream;
-        self.write_inputs(stream, batch).map_err(bad)?;
-        let mut side = vec![0; end as usize];
-        if end > 0 {
-            taps.iter().for_each(|(point, taken, _)| point.list(taken, batch, &mut side));
-            // The lists lie behind what kernels write there: they stay as they are from step to step.
-            if self.listed != (self.side.at(), side.clone()) {
-                stream.write(self.side.at(), &side).map_err(bad)?;
-                self.listed = (self.side.at(), side.clone());
-            }
-        }
-        let work = Work { step, launches: &launches, taps, top: &top_ready };
-        self.launch_all(stream, &work, at.phase)?;
-        let taps = work.taps;
-        if end > 0 {
-            stream.read(self.side.at(), &mut side).map_err(bad)?;
-            for (point, taken, _) in &taps {
-                let stage = model.stages.iter().position(|s| matches!(s, Stage::Op(id) if *id == point.value.node));
-                let route = stage.map_or("input".into(), |s| lower::route(launches[s].iter().map(|r| &r.launch)));
-                point.deliver(taken, &side, (g, &route), at, batch, sink)?;
-            }
-        }
-        let top = top.map(|(k, _, to)| (k, to));
+        self.write_inputs(stream, batch).map_err(|e| self.model.late(&e))?;
+        self.write_lists(stream, &extra, &rows, batch).map_err(|e| self.model.late(&e))?;
+        self.launch_all(stream, &Work { step, launches: &launches, extra: &extra }, at.phase)?;
+        let (out, found) = self.collect(stream, &step, batch, want, &extra)?;
         self.warm = true;
-        self.collect(stream, &step, batch, want, top)
+        let g = self.model.plan.graph();
+        for ((point, tapped), rows) in self.points().zip(&extra.taps).zip(&rows) {
+            let (room, route) = (&tapped.room, &*tapped.route);
+            point.deliver((rows, room), (&found, extra.found[0]), (g, route), at, batch, sink)?;
+        }
+        Ok(out)
     }
 
     fn kv(&mut self) -> &mut dyn KvOps {

@@ -23,13 +23,14 @@ pub(crate) struct TapPoint {
     stride: usize,
 }
 
-/// What a tap takes in a step: its rows, and where they go.
-pub(crate) struct Taken {
-    /// Row of the value, index of its token.
-    rows: Vec<(u32, u32)>,
-    stats: u64,
-    values: u64,
-    list: u64,
+/// A row of a tapped value, and the index of its token.
+pub(crate) type Row = (u32, u32);
+
+/// Where a tap's rows go in the step's side buffer: the list of them, their statistics, the values kept of them.
+pub(crate) struct Room {
+    pub list: u64,
+    pub stats: u64,
+    pub values: u64,
 }
 
 impl TapPoint {
@@ -57,33 +58,32 @@ impl TapPoint {
         })
     }
 
-    /// The rows of a step, with room for them from `end` on, which moves.
-    pub fn take(&self, at: StepAt, batch: &Batch, end: &mut u64) -> Taken {
+    /// The rows of a step.
+    pub fn rows(&self, at: StepAt, batch: &Batch) -> Vec<Row> {
         let mut rows = Vec::new();
         tapped_rows(&self.spec, self.dim, at, batch, &mut rows);
-        let n = rows.len() as u64;
-        let mut room = |bytes: u64| {
-            let here = *end;
-            *end = (here + bytes).next_multiple_of(64);
-            here
-        };
-        let (stats, values, list) = (room(n * STATS_BYTES), room(n * self.kept as u64 * 4), room(n * 4));
-        Taken { rows, stats, values, list }
+        rows
     }
 
-    /// The kernel that looks, if there are rows to look at. The value has `bytes` in this step.
-    pub fn launch(&self, taken: &Taken, bytes: usize) -> Option<Launch> {
-        let side = [taken.stats, taken.values, taken.list];
-        let n = taken.rows.len();
-        (n > 0).then(|| lower::stats((self.place, bytes), self.dtype, self.cols, self.kept, n, side))
+    /// Bytes of a row where it lies.
+    pub fn row_bytes(&self) -> u64 {
+        self.stride as u64
     }
 
-    /// Writes the list of rows, as the kernel counts them, into a copy of the side buffer.
-    pub fn list(&self, taken: &Taken, batch: &Batch, side: &mut [u8]) {
-        let to = side[taken.list as usize..].chunks_exact_mut(4);
-        for (&(row, token), to) in taken.rows.iter().zip(to) {
-            to.copy_from_slice(&self.stored_row(row, token, batch).to_le_bytes());
-        }
+    /// Bytes of what is kept of a row's values.
+    pub fn kept_bytes(&self) -> u64 {
+        self.kept as u64 * 4
+    }
+
+    /// The kernel that looks at so many rows, if there are any. The value has `bytes` in this step.
+    pub fn launch(&self, rows: usize, room: &Room, bytes: usize) -> Option<Launch> {
+        let side = [room.stats, room.values, room.list];
+        (rows > 0).then(|| lower::stats((self.place, bytes), self.dtype, self.cols, self.kept, rows, side))
+    }
+
+    /// Adds the rows, as the kernel counts them, to the lists of a step.
+    pub fn list(&self, rows: &[Row], batch: &Batch, lists: &mut Vec<u8>) {
+        lists.extend(rows.iter().flat_map(|&(row, token)| self.stored_row(row, token, batch).to_le_bytes()));
     }
 
     /// Where the row lies: a cache's in the slot of its token.
@@ -94,19 +94,19 @@ impl TapPoint {
         }
     }
 
-    /// Hands the rows over, from the side buffer as it was after the step.
+    /// Hands the rows over. `found`: what the kernel left, from byte `start` of the side buffer on.
     pub fn deliver(
         &self,
-        taken: &Taken,
-        side: &[u8],
+        (rows, room): (&[Row], &Room),
+        (found, start): (&[u8], u64),
         (g, route): (&Graph, &str),
         at: StepAt,
         batch: &Batch,
         sink: &mut dyn TapSink,
     ) -> Result<(), BackendError> {
-        for (i, &(row, token)) in taken.rows.iter().enumerate() {
+        for (i, &(row, token)) in rows.iter().enumerate() {
             let t = token as usize;
-            let words = &side[taken.values as usize + i * self.kept * 4..][..self.kept * 4];
+            let words = &found[(room.values - start) as usize + i * self.kept * 4..][..self.kept * 4];
             let words = words.as_chunks::<4>().0.iter().map(|w| u32::from_le_bytes(*w));
             let (mut reals, mut ints) = (Vec::new(), Vec::new());
             let values = match self.dtype {
@@ -119,7 +119,7 @@ impl TapPoint {
                     RowData::Real(&reals)
                 }
             };
-            let stats = read_stats(&side[taken.stats as usize + i * STATS_BYTES as usize..]);
+            let stats = read_stats(&found[(room.stats - start) as usize + i * STATS_BYTES as usize..]);
             sink.row(&TapRow {
                 value: self.value,
                 row: row as usize,

@@ -18,6 +18,14 @@ impl Target {
     /// Targets to name in messages and to list.
     pub const ALL: &[Target] = &[Target::Gfx942, Target::Sm(90)];
 
+    /// Lanes that run together.
+    pub fn wave(&self) -> u32 {
+        match self {
+            Target::Gfx942 => 64,
+            Target::Sm(_) => 32,
+        }
+    }
+
     /// The target of this name.
     pub fn from_name(name: &str) -> Option<Target> {
         let sm = |n: &str| n.parse().ok().filter(|n| *n >= FIRST_SM).map(Target::Sm);

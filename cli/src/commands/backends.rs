@@ -1,7 +1,7 @@
 //! `greta backends`: what there is to run on.
 
 use crate::{json, output};
-use greta::backends::{Bandwidth, DeviceEntry, DriverEntry};
+use greta::backends::{DeviceEntry, DeviceRates, DriverEntry};
 use greta::{BACKENDS, BackendOptions};
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -14,7 +14,8 @@ use std::process::ExitCode;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  greta backends\n  greta backends --bandwidth\n  greta backends --json")]
 pub struct Backends {
-    /// Measure copies in each GPU's memory and a kernel that reads it, by the GPU's own clock; takes a second each
+    /// Measure what each GPU can do, by its own clock: copies in its memory, a kernel that reads it, and products of 8-bit
+    /// integers on its matrix units; takes a second each
     #[arg(long)]
     bandwidth: bool,
     /// Print one JSON value on standard output and nothing else
@@ -58,8 +59,9 @@ impl Backends {
 
 /// The devices as a table, then the drivers that have none. The last columns are there if they were asked for.
 fn devices(drivers: &[DriverEntry], bandwidth: bool) -> String {
-    let head = ["device", "what it is", "arch", "units", "memory", "free", "driver", "compiler", "copy", "read"];
-    let shown = if bandwidth { head.len() } else { head.len() - 2 };
+    let head =
+        ["device", "what it is", "arch", "units", "memory", "free", "driver", "compiler", "copy", "read", "int8"];
+    let shown = if bandwidth { head.len() } else { head.len() - 3 };
     let mut rows = vec![head.map(String::from).to_vec()];
     let mut absent = String::new();
     for d in drivers {
@@ -72,8 +74,8 @@ fn devices(drivers: &[DriverEntry], bandwidth: bool) -> String {
             if let Err(why) = &e.usable {
                 absent += &format!("{}: {why}\n", e.name);
             }
-            if let Some(Err(why)) = &e.bandwidth {
-                absent += &format!("{}: bandwidth not measured: {why}\n", e.name);
+            if let Some(Err(why)) = &e.rates {
+                absent += &format!("{}: not measured: {why}\n", e.name);
             }
         }
     }
@@ -84,8 +86,8 @@ fn devices(drivers: &[DriverEntry], bandwidth: bool) -> String {
 }
 
 fn row(e: &DeviceEntry) -> Vec<String> {
-    let rate = |of: fn(&Bandwidth) -> f64| match &e.bandwidth {
-        Some(Ok(b)) => format!("{:.1} GB/s", of(b) / 1e9),
+    let rate = |of: fn(&DeviceRates) -> String| match &e.rates {
+        Some(Ok(rates)) => of(rates),
         _ => "–".into(),
     };
     vec![
@@ -97,8 +99,9 @@ fn row(e: &DeviceEntry) -> Vec<String> {
         e.free.map_or("–".into(), output::bytes),
         e.driver.clone(),
         e.compiler.clone(),
-        rate(|b| b.copy),
-        rate(|b| b.read),
+        rate(|r| format!("{:.1} GB/s", r.copy / 1e9)),
+        rate(|r| format!("{:.1} GB/s", r.read / 1e9)),
+        rate(|r| format!("{:.1} Top/s", r.matrix / 1e12)),
     ]
 }
 
@@ -125,8 +128,8 @@ fn device_json(e: &DeviceEntry) -> Value {
     if let Err(why) = &e.usable {
         value["why"] = why.as_str().into();
     }
-    match &e.bandwidth {
-        Some(Ok(b)) => value["bandwidth"] = json!({"copy": b.copy, "read": b.read}),
+    match &e.rates {
+        Some(Ok(r)) => value["bandwidth"] = json!({"copy": r.copy, "read": r.read, "matrix": r.matrix}),
         Some(Err(why)) => value["bandwidth"] = json!({"why": why}),
         None => {}
     }

@@ -1,6 +1,7 @@
 //! `greta doctor`: from a bare machine to the first verified token, one check after the other.
 
 use super::backends::driver_json;
+use crate::args::LaunchFlag;
 use crate::errors::Interrupted;
 use crate::interrupt::Guard;
 use crate::output::{self, Stream};
@@ -40,9 +41,8 @@ pub struct Doctor {
     /// Threads of the host, for the CPU and the emulator [default: physical cores]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     threads: Option<usize>,
-    /// Launch every kernel of every step, where a GPU would replay a captured decode step
-    #[arg(long)]
-    eager: bool,
+    #[command(flatten)]
+    launch: LaunchFlag,
     /// Also pack report, environment, versions, devices, kernels and a trace of the tiny model into this file, a
     /// gzip-compressed tar; variables are those of GPUs and greta alone, paths in them included
     #[arg(long, value_name = "FILE")]
@@ -90,7 +90,7 @@ impl Doctor {
             anyhow::ensure!(!path.is_dir(), "{}: is a folder; a bundle is a file", path.display());
             anyhow::ensure!(self.force || !path.exists(), "{}: is there already; --force replaces it", path.display());
         }
-        let options = BackendOptions { threads: self.threads, eager: self.eager };
+        let options = BackendOptions { threads: self.threads, launching: self.launch.launching() };
         let guard = Guard::arm();
         let stop = Interrupt::when(crate::interrupt::noted);
         let room = tempfile::tempdir().context("no temporary folder can be made")?;

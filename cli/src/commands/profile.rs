@@ -2,12 +2,17 @@
 
 use crate::args::Common;
 use crate::errors::Interrupted;
+use crate::perfetto::{self, Span};
 use crate::progress::{Progress, Unit};
 use crate::taps::RouteFlags;
 use crate::{interrupt, json, output};
-use greta::backends::{KernelProfile, RowsWanted};
+use anyhow::Context as _;
+use greta::backends::{Backend, DeviceRates, KernelProfile, RowsWanted};
 use greta::{Context, EngineOptions};
 use serde_json::json;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Show what each kernel costs: time, instructions, shared-memory conflicts, bytes
@@ -21,11 +26,18 @@ use std::process::ExitCode;
 /// cores (`mfma`), integer dot products (`dot`) and shared memory (`lds`). `conflicts` are the cycles that lanes waited for
 /// each other at banks of shared memory. `read` and `written` are the bytes lanes asked memory for, as if there were no cache.
 /// --json has more counters.
+///
+/// On a GPU every launch lies between two of its events, by itself, so that times add up to more than a step takes otherwise.
+/// `bytes` and operations are what a kernel has to move and to do at least; `of read` is their rate's share of what a kernel
+/// that only reads reaches on this GPU, `of int8` of one that only multiplies 8-bit integers on the matrix units, both
+/// measured first (`greta backends --bandwidth`). The larger of the two says how far a kernel is from its floor; what is in a
+/// cache can be read faster than memory.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   greta profile -b hip:sim
   greta profile -b hip:sim -p 64 -n 0      # a prompt of 64 tokens alone
   greta profile -b hip:sim -p 0 -n 1 --depth 200 --route 'blk.*.attn=attention-tile'
+  greta profile -b hip -p 0 -n 8 --perfetto decode.json    # open it on ui.perfetto.dev
   greta profile -b hip:sim -p 0 -n 1 --json | jq '.kernels[0]'")]
 pub struct ProfileCommand {
     /// Tokens of the prompt
@@ -37,6 +49,12 @@ pub struct ProfileCommand {
     /// Tokens of the sequence before all this; they are run, which takes its time, and not counted
     #[arg(long, value_name = "N", default_value_t = 0)]
     depth: usize,
+    /// Also write every launch with its node, start and time to this file, for Perfetto or chrome://tracing
+    #[arg(long, value_name = "FILE")]
+    perfetto: Option<PathBuf>,
+    /// Replace the file that --perfetto names
+    #[arg(long, requires = "perfetto")]
+    force: bool,
     #[command(flatten)]
     routes: RouteFlags,
     #[command(flatten)]
@@ -47,6 +65,9 @@ impl ProfileCommand {
     /// Runs the command.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         anyhow::ensure!(self.prompt + self.decode > 0, "-p 0 -n 0: nothing to run");
+        if let Some(file) = self.perfetto.as_deref().filter(|f| f.exists() && !self.force) {
+            anyhow::bail!("{} is there already; --force replaces it", file.display());
+        }
         let model = self.common.open()?;
         let options = EngineOptions {
             max_tokens: self.prompt.max(self.depth).clamp(1, 512),
@@ -70,13 +91,25 @@ impl ProfileCommand {
             if guard.hit() { Err(Interrupted.into()) } else { Ok(()) }
         };
         prefill(&mut loaded.context, self.depth)?;
+        let rates = loaded.backend.rates().transpose()?;
         loaded.backend.count(true);
         let before = loaded.backend.profile();
+        let mut spans = Vec::new();
+        let mut span = |name: String, backend: &dyn Backend, known: &mut usize| {
+            if self.perfetto.is_some() {
+                let runs = backend.timeline(*known);
+                *known += runs.len();
+                spans.push(Span { name, runs });
+            }
+        };
+        let mut known = 0;
         if self.prompt > 0 {
             prefill(&mut loaded.context, self.depth + self.prompt)?;
+            span("prefill".into(), &*loaded.backend, &mut known);
         }
         for n in self.depth + self.prompt..all {
             loaded.context.step(&tokens[n..=n], RowsWanted::Last)?;
+            span(format!("decode {}", n - self.depth - self.prompt), &*loaded.backend, &mut known);
             progress.set(n as u64 + 1, all as u64);
             if guard.hit() {
                 return Err(Interrupted.into());
@@ -89,20 +122,38 @@ impl ProfileCommand {
             "backend `{}` counts nothing; use -b hip:sim, or `greta bench` for speed",
             loaded.backend.name()
         );
+        if let Some(file) = &self.perfetto {
+            let title = format!("{}, {}", loaded.backend.describe(), model.gguf().path().display());
+            self.save(file, &perfetto::trace(&title, &spans))?;
+        }
         if self.common.json {
             let rows: Vec<_> = kernels.iter().map(row_json).collect();
             json::print(&json!({
                 "settings": loaded.settings(&self.common),
                 "device": loaded.backend.describe(),
+                "rates": rates.map(|r| json!({"copy": r.copy, "read": r.read, "matrix": r.matrix})),
                 "prompt": self.prompt,
                 "decode": self.decode,
                 "depth": self.depth,
                 "kernels": rows,
             }))?;
         } else {
-            output::print(&table(&kernels))?;
+            output::print(&table(&kernels, rates.as_ref()))?;
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    fn save(&self, file: &Path, trace: &serde_json::Value) -> anyhow::Result<()> {
+        let write = || -> anyhow::Result<()> {
+            let to = match self.force {
+                true => File::create(file)?,
+                false => File::create_new(file)?,
+            };
+            let mut to = std::io::BufWriter::new(to);
+            serde_json::to_writer(&mut to, trace)?;
+            Ok(to.flush()?)
+        };
+        write().with_context(|| format!("{}: the timeline can't be written", file.display()))
     }
 }
 
@@ -141,13 +192,15 @@ const SHOWN: [(&str, &str); 9] = [
 ];
 
 /// What a GPU's driver times: how long, and how fast that moves the bytes and does the operations there are at least.
-fn timed(kernels: &[KernelProfile]) -> String {
-    let head = ["kernel", "module", "runs", "seconds", "share", "µs a run", "bytes", "GB/s", "Top/s"];
-    let mut rows = vec![head.map(String::from).to_vec()];
+fn timed(kernels: &[KernelProfile], rates: Option<&DeviceRates>) -> String {
+    let mut head = vec!["kernel", "module", "runs", "seconds", "share", "µs a run", "bytes", "GB/s", "Top/s"];
+    head.extend(rates.iter().flat_map(|_| ["of read", "of int8"]));
+    let mut rows = vec![head.into_iter().map(String::from).collect::<Vec<_>>()];
     let all = kernels.iter().map(|k| k.seconds).sum::<f64>();
     let mut line = |name: &str, module: &str, launches: u64, seconds: f64, bytes: u64, operations: u64| {
         let per = |n: f64, of: f64| if of > 0.0 { n / of } else { 0.0 };
-        rows.push(vec![
+        let (read, done) = (per(bytes as f64, seconds), per(operations as f64, seconds));
+        let mut row = vec![
             name.into(),
             module.into(),
             launches.to_string(),
@@ -155,9 +208,12 @@ fn timed(kernels: &[KernelProfile]) -> String {
             format!("{:.1} %", 100.0 * per(seconds, all)),
             format!("{:.2}", 1e6 * per(seconds, launches as f64)),
             output::bytes(bytes),
-            format!("{:.0}", per(bytes as f64, seconds) / 1e9),
-            format!("{:.2}", per(operations as f64, seconds) / 1e12),
-        ]);
+            format!("{:.0}", read / 1e9),
+            format!("{:.2}", done / 1e12),
+        ];
+        let share = |rate: f64, best: f64| format!("{:.1} %", 100.0 * per(rate, best));
+        row.extend(rates.iter().flat_map(|r| [share(read, r.read), share(done, r.matrix)]));
+        rows.push(row);
     };
     for k in kernels {
         line(&k.kernel, &k.module, k.launches, k.seconds, count(k, "bytes"), count(k, "operations"));
@@ -172,9 +228,9 @@ fn count(k: &KernelProfile, name: &str) -> u64 {
     k.counters.iter().find(|(n, _)| *n == name).map_or(0, |(_, v)| *v)
 }
 
-fn table(kernels: &[KernelProfile]) -> String {
+fn table(kernels: &[KernelProfile], rates: Option<&DeviceRates>) -> String {
     if !kernels.iter().any(|k| k.counters.iter().any(|(n, _)| *n == "instructions")) {
-        return timed(kernels);
+        return timed(kernels, rates);
     }
     let mut rows = vec![["kernel", "module", "runs", "seconds"].map(String::from).to_vec()];
     rows[0].extend(SHOWN.iter().map(|(_, title)| title.to_string()));

@@ -216,7 +216,7 @@ impl Trace {
     /// This command for another machine. Taken apart field by field, so that none is forgotten.
     fn job<'a>(&'a self, host: &'a str) -> anyhow::Result<Job<'a>> {
         let Trace { prompts, output: _, force, label, decode, chunk, routes, taps, bundle, remote, common } = self;
-        let Common { model, backend, arith, kv, context, threads, eager, without, json } = common;
+        let Common { model, backend, arith, kv, context, threads, launch, without, json } = common;
         let TapFlags { taps, rows, phases, detail, as_executed } = taps;
         let mut args: Vec<String> = Vec::new();
         let mut flag = |name: &str, value: String| args.push(format!("--{name}={value}"));
@@ -235,7 +235,7 @@ impl Trace {
         threads.iter().for_each(|n| flag("threads", n.to_string()));
         without.iter().for_each(|p| flag("without", p.clone()));
         args.extend(as_executed.then(|| "--as-executed".to_string()));
-        args.extend(eager.then(|| "--eager".to_string()));
+        args.extend(launch.eager.map(|how| format!("--eager={}", value_name(&how))));
         // A variable set to nothing is how scripts unset one.
         let variable = || std::env::var_os("GRETA_MODEL").filter(|v| !v.is_empty()).map(PathBuf::from);
         Ok(Job {

@@ -7,7 +7,7 @@ pub mod sim;
 
 use crate::Target;
 use crate::kernels::Source;
-use greta_backend::KernelProfile;
+use greta_backend::{KernelProfile, KernelRun};
 use std::sync::Arc;
 
 /// An address in a device's memory.
@@ -77,9 +77,35 @@ pub enum DriverError {
     /// A kernel that did something wrong.
     #[error("{0}")]
     Fault(String),
-    /// A device that an error before has left useless; it can be opened again.
+    /// A launch of a captured sequence that did something wrong.
+    #[error("launch {launch} of a replay: {why}")]
+    InReplay {
+        /// Which, from 0.
+        launch: usize,
+        /// What it did.
+        why: String,
+    },
+    /// What a device reports when it is waited for: something launched before went wrong, and the device is lost.
+    #[error("{call}: {why}")]
+    Device {
+        /// The call that waited.
+        call: &'static str,
+        /// What came back.
+        why: String,
+    },
+    /// A device that an error before has left useless.
     #[error("the device is lost since `{0}`; open the backend again")]
     Lost(String),
+    /// The same, and its driver gives this process no other context.
+    #[error(
+        "the device is lost since `{lost}`, and its driver gives this process no other context ({why}); start greta again"
+    )]
+    Gone {
+        /// The error that left it useless.
+        lost: String,
+        /// What the driver said when it was asked again.
+        why: String,
+    },
 }
 
 /// What a device is.
@@ -110,6 +136,17 @@ pub struct Size {
     pub grid: [u32; 3],
     /// Threads of a workgroup.
     pub block: u32,
+}
+
+/// What a launch is for, and what it has to move and to do at least.
+#[derive(Clone, Debug, Default)]
+pub struct Note {
+    /// The node.
+    pub node: String,
+    /// Bytes.
+    pub bytes: u64,
+    /// Operations.
+    pub operations: u64,
 }
 
 /// A kind of driver.
@@ -155,26 +192,22 @@ pub trait Device: Send + Sync {
     /// A stream: work on it runs in order.
     fn stream(&self) -> Result<Box<dyn Stream>, DriverError>;
 
-    /// Whether launches are counted from here on, where counting costs time.
-    fn count(&self, _on: bool) {}
+    /// Whether launches are timed from here on.
+    fn count(&self, on: bool);
 
     /// Whether each launch is timed, so that launches must be made one by one.
-    fn timing(&self) -> bool {
-        false
-    }
-
-    /// What a launch that is timed has to move and to do at least: bytes and operations.
-    fn note(&self, _kernel: Function, _bytes: u64, _operations: u64) {}
+    fn timing(&self) -> bool;
 
     /// Bytes nobody uses, where the driver says.
     fn free_memory(&self) -> Option<u64> {
         None
     }
 
-    /// What each kernel cost since the device was opened, where the driver counts.
-    fn profile(&self) -> Vec<KernelProfile> {
-        Vec::new()
-    }
+    /// What each kernel cost while it was counted.
+    fn profile(&self) -> Vec<KernelProfile>;
+
+    /// Each launch that was timed, in order, without the first `known`.
+    fn timeline(&self, known: usize) -> Vec<KernelRun>;
 }
 
 /// Work in order.
@@ -182,8 +215,13 @@ pub trait Stream: Send {
     /// Host to device.
     fn write(&mut self, to: Pointer, bytes: &[u8]) -> Result<(), DriverError>;
 
-    /// Device to host, when everything before is done.
-    fn read(&mut self, from: Pointer, out: &mut [u8]) -> Result<(), DriverError>;
+    /// Device to host, when everything before is done: several places with one wait.
+    fn read_all(&mut self, parts: &mut [(Pointer, &mut [u8])]) -> Result<(), DriverError>;
+
+    /// The same from one place.
+    fn read(&mut self, from: Pointer, out: &mut [u8]) -> Result<(), DriverError> {
+        self.read_all(&mut [(from, out)])
+    }
 
     /// Device to device.
     fn copy(&mut self, from: Pointer, to: Pointer, bytes: usize) -> Result<(), DriverError>;
@@ -192,6 +230,9 @@ pub trait Stream: Send {
     /// the kernel may touch, for drivers that check; none of them is no limit.
     fn launch(&mut self, kernel: Function, size: Size, args: &[u8], live: &[(Pointer, u64)])
     -> Result<(), DriverError>;
+
+    /// What the next launch is for, if it is timed.
+    fn note(&mut self, note: Note);
 
     /// Waits for everything before.
     fn wait(&mut self) -> Result<(), DriverError>;

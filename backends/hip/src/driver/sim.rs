@@ -2,15 +2,16 @@
 //!
 //! A launch runs when it is made, so streams and events are in order by themselves.
 
-use super::{Captured, Device, DeviceInfo, Driver, DriverError, Event, Function, Pointer, Size, Stream};
+use super::{Captured, Device, DeviceInfo, Driver, DriverError, Event, Function, Note, Pointer, Size, Stream};
 use crate::Target;
 use crate::compile::Clang;
 use crate::kernels::Source;
-use greta_backend::KernelProfile;
+use greta_backend::{KernelProfile, KernelRun};
 use greta_gfx942::{Counts, Launch, Memory, Program};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// Memory the emulated device has: as much of it is promised as the host can give.
@@ -72,6 +73,9 @@ impl Driver for Sim {
             modules: Mutex::default(),
             functions: RwLock::default(),
             profile: Mutex::default(),
+            counting: AtomicBool::new(false),
+            timeline: Mutex::default(),
+            first: OnceLock::new(),
         }))))
     }
 }
@@ -113,6 +117,10 @@ struct Shared {
     modules: Mutex<HashMap<Source, Arc<Program>>>,
     functions: RwLock<Vec<Kernel>>,
     profile: Mutex<BTreeMap<(String, String), Cost>>,
+    /// Whether launches are noted one by one, those that were, and when the first began.
+    counting: AtomicBool,
+    timeline: Mutex<Vec<KernelRun>>,
+    first: OnceLock<Instant>,
 }
 
 /// A lock whose holder panicked guards nothing that could be half done here.
@@ -173,7 +181,21 @@ impl Device for SimDevice {
     }
 
     fn stream(&self) -> Result<Box<dyn Stream>, DriverError> {
-        Ok(Box::new(SimStream { device: self.0.clone(), events: Vec::new(), noted: None, captured: Vec::new() }))
+        let device = self.0.clone();
+        let note = Note::default();
+        Ok(Box::new(SimStream { device, events: Vec::new(), noted: None, captured: Vec::new(), note }))
+    }
+
+    fn count(&self, on: bool) {
+        self.0.counting.store(on, Relaxed);
+    }
+
+    fn timing(&self) -> bool {
+        self.0.counting.load(Relaxed)
+    }
+
+    fn timeline(&self, known: usize) -> Vec<KernelRun> {
+        lock(&self.0.timeline).iter().skip(known).cloned().collect()
     }
 
     fn profile(&self) -> Vec<KernelProfile> {
@@ -234,10 +256,19 @@ struct SimStream {
     events: Vec<Instant>,
     noted: Option<Vec<Noted>>,
     captured: Vec<Vec<Noted>>,
+    /// What the next launch is for.
+    note: Note,
 }
 
 impl SimStream {
-    fn run(&self, kernel: Function, size: Size, args: &[u8], live: &[(Pointer, u64)]) -> Result<(), DriverError> {
+    fn run(
+        &self,
+        kernel: Function,
+        size: Size,
+        args: &[u8],
+        live: &[(Pointer, u64)],
+        note: Note,
+    ) -> Result<(), DriverError> {
         let found = {
             let functions = self.device.functions.read().unwrap_or_else(PoisonError::into_inner);
             functions.get(kernel.0 as usize).cloned()
@@ -258,10 +289,19 @@ impl SimStream {
         let start = Instant::now();
         let counts: Counts = greta_gfx942::run(&k.program, &self.device.memory, &launch, self.device.threads)
             .map_err(|fault| DriverError::Fault(fault.to_string()))?;
+        let took = start.elapsed();
+        if self.device.counting.load(Relaxed) {
+            let first = *self.device.first.get_or_init(|| start);
+            let Note { node, bytes, operations } = note;
+            let (module, kernel) = (k.source.clone(), k.name.clone());
+            let (start, seconds) = (start.saturating_duration_since(first).as_secs_f64(), took.as_secs_f64());
+            let run = KernelRun { node, module, kernel, start, seconds, bytes, operations };
+            lock(&self.device.timeline).push(run);
+        }
         let mut costs = lock(&self.device.profile);
         let cost = costs.entry((k.source, k.name)).or_default();
         cost.launches += 1;
-        cost.time += start.elapsed();
+        cost.time += took;
         cost.counts += counts;
         Ok(())
     }
@@ -276,8 +316,8 @@ impl Stream for SimStream {
         self.device.memory.write(to.0, bytes).map_err(Self::call("write"))
     }
 
-    fn read(&mut self, from: Pointer, out: &mut [u8]) -> Result<(), DriverError> {
-        self.device.memory.read(from.0, out).map_err(Self::call("read"))
+    fn read_all(&mut self, parts: &mut [(Pointer, &mut [u8])]) -> Result<(), DriverError> {
+        parts.iter_mut().try_for_each(|(from, out)| self.device.memory.read(from.0, out)).map_err(Self::call("read"))
     }
 
     fn copy(&mut self, from: Pointer, to: Pointer, bytes: usize) -> Result<(), DriverError> {
@@ -296,8 +336,15 @@ impl Stream for SimStream {
                 list.push((kernel, size, args.to_vec(), live.to_vec()));
                 Ok(())
             }
-            None => self.run(kernel, size, args, live),
+            None => {
+                let note = std::mem::take(&mut self.note);
+                self.run(kernel, size, args, live, note)
+            }
         }
+    }
+
+    fn note(&mut self, note: Note) {
+        self.note = note;
     }
 
     fn wait(&mut self) -> Result<(), DriverError> {
@@ -330,6 +377,9 @@ impl Stream for SimStream {
     fn replay(&mut self, captured: Captured) -> Result<(), DriverError> {
         let none = || DriverError::Call { call: "replay", why: "nothing was captured".into() };
         let list = self.captured.get(captured.0 as usize).ok_or_else(none)?;
-        list.iter().try_for_each(|(kernel, size, args, live)| self.run(*kernel, *size, args, live))
+        list.iter().enumerate().try_for_each(|(launch, (kernel, size, args, live))| {
+            let at = |e: DriverError| DriverError::InReplay { launch, why: e.to_string() };
+            self.run(*kernel, *size, args, live, Note::default()).map_err(at)
+        })
     }
 }

@@ -6,8 +6,8 @@ use greta_ops::DType;
 
 /// Bytes of a row's statistics.
 pub const STATS_BYTES: u64 = 64;
-/// What the kernel's partial sums take.
-const LDS: u32 = 256 * (3 * 8 + 7 * 4);
+/// What the kernel's chunk of values and its partial results take.
+const LDS: u32 = 8 * (512 + 16) * 4 + 3 * 8 * 8 + 8 * 7 * 4;
 
 /// `rows` of them, named by a list; statistics, kept values and the list lie in the step's side buffer. The value has
 /// `bytes`.

@@ -3,10 +3,11 @@
 //! It has never run on an AMD GPU. Its calls are those of `nvidia`, one to one; tests run them against a stand-in library.
 
 use super::api::{Api, Called, Handle, Image, LaunchCall, Properties, Unit};
+use super::unit::{Texts, image, text};
 use crate::Target;
 use crate::driver::DriverError;
 use cubecl_hip_sys as hip;
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::ptr::null_mut;
 use std::sync::OnceLock;
 
@@ -269,17 +270,11 @@ impl Api for Amd {
     }
 
     fn compile(unit: &Unit<'_>) -> Called<Image> {
-        let call = "hiprtcCreateProgram";
-        let (name, source) = (text(call, unit.name)?, text(call, unit.text)?);
-        let texts = |list: Vec<&str>| list.into_iter().map(|t| text(call, t)).collect::<Called<Vec<_>>>();
-        let names = texts(unit.headers.iter().map(|(n, _)| *n).collect())?;
-        let headers = texts(unit.headers.iter().map(|(_, t)| *t).collect())?;
-        let options = texts(unit.options.iter().map(String::as_str).collect())?;
-        let pointers = |list: &[CString]| list.iter().map(|c| c.as_ptr()).collect::<Vec<_>>();
-        let (mut names, mut headers, mut flags) = (pointers(&names), pointers(&headers), pointers(&options));
+        let texts = Texts::of("hiprtcCreateProgram", unit)?;
+        let (mut names, mut headers, mut flags) = (texts.header_names(), texts.headers(), texts.options());
+        let (source, name, count) = (texts.source().as_ptr(), texts.name().as_ptr(), headers.len() as i32);
+        let (list, called) = (headers.as_mut_ptr(), names.as_mut_ptr());
         let mut program = null_mut();
-        let count = headers.len() as i32;
-        let (source, name, list, called) = (source.as_ptr(), name.as_ptr(), headers.as_mut_ptr(), names.as_mut_ptr());
         call!(check_rtc, hiprtcCreateProgram(&mut program, source, name, count, list, called))?;
         let made = compiled(program, &mut flags);
         call!(check_rtc, hiprtcDestroyProgram(&mut program))?;
@@ -294,18 +289,10 @@ fn compiled(program: hip::hiprtcProgram, flags: &mut [*const c_char]) -> Called<
     call!(check_rtc, hiprtcGetProgramLogSize(program, &mut size))?;
     let mut log = vec![0u8; size];
     call!(check_rtc, hiprtcGetProgramLog(program, log.as_mut_ptr().cast()))?;
-    let log = String::from_utf8_lossy(&log).trim_end_matches('\0').to_string();
-    done.map_err(|e| match log.trim() {
-        "" => e,
-        said => DriverError::Call { call: "hiprtcCompileProgram", why: said.into() },
-    })?;
-    call!(check_rtc, hiprtcGetCodeSize(program, &mut size))?;
-    let mut code = vec![0u8; size];
-    call!(check_rtc, hiprtcGetCode(program, code.as_mut_ptr().cast()))?;
-    Ok(Image { code, log })
-}
-
-/// A text as C has it.
-fn text(call: &'static str, text: &str) -> Called<CString> {
-    CString::new(text).map_err(|_| DriverError::Call { call, why: "a text has a zero in it".into() })
+    image("hiprtcCompileProgram", done, &log, || {
+        call!(check_rtc, hiprtcGetCodeSize(program, &mut size))?;
+        let mut code = vec![0u8; size];
+        call!(check_rtc, hiprtcGetCode(program, code.as_mut_ptr().cast()))?;
+        Ok(code)
+    })
 }

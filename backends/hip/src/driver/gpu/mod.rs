@@ -2,12 +2,14 @@
 
 mod amd;
 mod api;
+mod context;
 mod nvidia;
 mod nvrtc;
 mod profile;
 mod rocm;
 mod staging;
 mod stream;
+mod unit;
 
 pub(crate) use amd::Amd;
 pub(crate) use nvidia::Nvidia;
@@ -17,7 +19,8 @@ use crate::cache;
 use crate::compile;
 use crate::kernels::Source;
 use api::{Api, Called, Handle, Image, Unit};
-use greta_backend::KernelProfile;
+use context::Context;
+use greta_backend::{KernelProfile, KernelRun};
 use profile::Profile;
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -66,17 +69,15 @@ impl<A: Api> Driver for Gpu<A> {
         }
         let info = info::<A>(ordinal)?;
         info.usable.clone().map_err(DriverError::Absent)?;
-        let context = A::context(ordinal)?;
+        let context = Context::of::<A>(ordinal)?;
         Ok(Arc::new(GpuDevice(Arc::new(Shared::<A> {
             info,
-            ordinal,
             context,
             kernels: self.kernels.clone(),
             modules: Mutex::default(),
             functions: RwLock::default(),
             sizes: Mutex::default(),
             used: AtomicU64::new(0),
-            lost: Mutex::default(),
             counting: AtomicBool::new(false),
             profile: Mutex::default(),
             api: PhantomData,
@@ -115,15 +116,12 @@ struct Loaded {
 
 struct Shared<A: Api> {
     info: DeviceInfo,
-    ordinal: usize,
-    context: Handle,
+    context: Arc<Context>,
     kernels: Option<PathBuf>,
     modules: Mutex<HashMap<Source, Handle>>,
     functions: RwLock<Vec<Loaded>>,
     sizes: Mutex<HashMap<u64, u64>>,
     used: AtomicU64,
-    /// Why the device can't be used any more.
-    lost: Mutex<Option<String>>,
     /// Whether launches are timed.
     counting: AtomicBool,
     profile: Mutex<Profile>,
@@ -138,18 +136,21 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<A: Api> Shared<A> {
     /// Makes the device the calling thread's.
     fn enter(&self) -> Called<()> {
-        if let Some(why) = &*lock(&self.lost) {
-            return Err(DriverError::Lost(why.clone()));
-        }
-        A::enter(self.context, self.ordinal)
+        self.context.enter::<A>()
     }
 
-    /// Looks at what came back from waiting: an error there is of some work before, and the context is of no use after it.
     fn waited(&self, result: Called<()>) -> Called<()> {
-        if let Err(e) = &result {
-            lock(&self.lost).get_or_insert_with(|| e.to_string());
-        }
-        result
+        self.context.waited(result)
+    }
+
+    fn called<T>(&self, result: Called<T>) -> Called<T> {
+        self.context.called::<A, T>(result)
+    }
+
+    /// Module and kernel.
+    fn named(&self, f: Function) -> Option<(String, String)> {
+        let functions = self.functions.read().unwrap_or_else(PoisonError::into_inner);
+        functions.get(f.0 as usize).map(|l| (l.source.clone(), l.name.clone()))
     }
 
     fn module(&self, source: &Source) -> Called<Handle> {
@@ -157,7 +158,7 @@ impl<A: Api> Shared<A> {
         if let Some(known) = modules.get(source) {
             return Ok(*known);
         }
-        let made = A::load_module(&self.image(source)?);
+        let made = self.called(A::load_module(&self.image(source)?));
         let module = made.map_err(|e| DriverError::Module { module: source.to_string(), why: e.to_string() })?;
         modules.insert(source.clone(), module);
         Ok(module)
@@ -189,13 +190,8 @@ impl<A: Api> Shared<A> {
 
 impl<A: Api> Drop for Shared<A> {
     fn drop(&mut self) {
-        let lost = lock(&self.lost).is_some();
-        if A::enter(self.context, self.ordinal).is_err() {
-            return;
-        }
-        if lost {
-            // Nothing else makes a context good again; whoever opens the device next gets a new one.
-            let _ = A::reset(self.ordinal);
+        // What is on a device that is lost goes with its context.
+        if self.context.is_lost() || self.enter().is_err() {
             return;
         }
         for (_, module) in lock(&self.modules).drain() {
@@ -222,7 +218,8 @@ impl<A: Api> Device for GpuDevice<A> {
                 DriverError::OutOfMemory { what: what.into(), wanted: bytes as u64, free }
             }
             _ => e,
-        })?;
+        });
+        let at = self.0.called(at)?;
         self.0.used.fetch_add(bytes as u64, Relaxed);
         lock(&self.0.sizes).insert(at, bytes as u64);
         Ok(Pointer(at))
@@ -267,13 +264,12 @@ impl<A: Api> Device for GpuDevice<A> {
         self.0.counting.load(Relaxed)
     }
 
-    fn note(&self, kernel: Function, bytes: u64, operations: u64) {
-        lock(&self.0.profile).note(kernel, bytes, operations);
+    fn profile(&self) -> Vec<KernelProfile> {
+        lock(&self.0.profile).kernels(|f| self.0.named(f))
     }
 
-    fn profile(&self) -> Vec<KernelProfile> {
-        let functions = self.0.functions.read().unwrap_or_else(PoisonError::into_inner);
-        lock(&self.0.profile).named(|f| functions.get(f.0 as usize).map(|l| (l.source.clone(), l.name.clone())))
+    fn timeline(&self, known: usize) -> Vec<KernelRun> {
+        lock(&self.0.profile).timeline(known, |f| self.0.named(f))
     }
 
     fn free_memory(&self) -> Option<u64> {

@@ -2,11 +2,12 @@
 
 use super::api::{Api, Called, Handle, Image, LaunchCall, Properties, Unit};
 use super::nvrtc;
+use super::unit::text;
 use crate::Target;
 use crate::driver::DriverError;
 use cudarc::driver::sys::{self as cu, CUresult};
 use cudarc::nvrtc::sys as rtc;
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::OnceLock;
 
@@ -340,9 +341,4 @@ impl Api for Nvidia {
     fn compile(unit: &Unit<'_>) -> Called<Image> {
         nvrtc::compile(unit)
     }
-}
-
-/// A text as C has it.
-pub(super) fn text(call: &'static str, text: &str) -> Called<CString> {
-    CString::new(text).map_err(|_| DriverError::Call { call, why: "a text has a zero in it".into() })
 }

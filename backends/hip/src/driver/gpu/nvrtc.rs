@@ -1,10 +1,10 @@
 //! NVIDIA's run-time compiler: sources to code for one architecture.
 
 use super::api::{Called, Image, Unit};
-use super::nvidia::text;
+use super::unit::{Texts, image};
 use crate::driver::DriverError;
 use cudarc::nvrtc::sys::{self as rtc, nvrtcResult};
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, c_char};
 use std::ptr::null_mut;
 
 /// The functions that are used.
@@ -48,17 +48,11 @@ pub(super) fn version() -> Called<String> {
 
 /// Compiles a module for the architecture its options name.
 pub(super) fn compile(unit: &Unit<'_>) -> Called<Image> {
-    let name = text("nvrtcCreateProgram", unit.name)?;
-    let source = text("nvrtcCreateProgram", unit.text)?;
-    let texts = |list: Vec<&str>| list.into_iter().map(|t| text("nvrtcCreateProgram", t)).collect::<Called<Vec<_>>>();
-    let names = texts(unit.headers.iter().map(|(n, _)| *n).collect())?;
-    let headers = texts(unit.headers.iter().map(|(_, t)| *t).collect())?;
-    let options = texts(unit.options.iter().map(String::as_str).collect())?;
-    let pointers = |list: &[CString]| list.iter().map(|c| c.as_ptr()).collect::<Vec<_>>();
-    let (names, headers, flags) = (pointers(&names), pointers(&headers), pointers(&options));
+    let texts = Texts::of("nvrtcCreateProgram", unit)?;
+    let (names, headers, flags) = (texts.header_names(), texts.headers(), texts.options());
+    let (name, source, count) = (texts.name().as_ptr(), texts.source().as_ptr(), headers.len() as i32);
     let mut program = null_mut();
-    let count = headers.len() as i32;
-    nvrtc!(nvrtcCreateProgram(&mut program, source.as_ptr(), name.as_ptr(), count, headers.as_ptr(), names.as_ptr()))?;
+    nvrtc!(nvrtcCreateProgram(&mut program, source, name, count, headers.as_ptr(), names.as_ptr()))?;
     let made = compiled(program, &flags);
     nvrtc!(nvrtcDestroyProgram(&mut program))?;
     made
@@ -71,13 +65,10 @@ fn compiled(program: rtc::nvrtcProgram, flags: &[*const c_char]) -> Called<Image
     nvrtc!(nvrtcGetProgramLogSize(program, &mut size))?;
     let mut log = vec![0u8; size];
     nvrtc!(nvrtcGetProgramLog(program, log.as_mut_ptr().cast()))?;
-    let log = String::from_utf8_lossy(&log).trim_end_matches('\0').to_string();
-    done.map_err(|e| match log.trim() {
-        "" => e,
-        said => DriverError::Call { call: "nvrtcCompileProgram", why: said.into() },
-    })?;
-    nvrtc!(nvrtcGetCUBINSize(program, &mut size))?;
-    let mut code = vec![0u8; size];
-    nvrtc!(nvrtcGetCUBIN(program, code.as_mut_ptr().cast()))?;
-    Ok(Image { code, log })
+    image("nvrtcCompileProgram", done, &log, || {
+        nvrtc!(nvrtcGetCUBINSize(program, &mut size))?;
+        let mut code = vec![0u8; size];
+        nvrtc!(nvrtcGetCUBIN(program, code.as_mut_ptr().cast()))?;
+        Ok(code)
+    })
 }

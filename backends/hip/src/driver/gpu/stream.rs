@@ -4,7 +4,7 @@ use super::api::{Api, Called, Handle, LaunchCall};
 use super::staging::Staging;
 use super::{Shared, lock};
 use crate::Target;
-use crate::driver::{Captured, DriverError, Event, Function, Pointer, Size, Stream};
+use crate::driver::{Captured, DriverError, Event, Function, Note, Pointer, Size, Stream};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
@@ -12,7 +12,6 @@ use std::sync::{Arc, PoisonError};
 const MOST_TIMED: usize = 4096;
 
 pub(super) struct GpuStream<A: Api> {
-    device: Arc<Shared<A>>,
     stream: Handle,
     staging: Staging<A>,
     /// A driver's handle by function: looked up without a lock.
@@ -21,8 +20,14 @@ pub(super) struct GpuStream<A: Api> {
     graphs: Vec<Option<Handle>>,
     capturing: bool,
     /// Launches between two events each.
-    timed: Vec<(Function, Handle, Handle)>,
+    timed: Vec<(Function, Note, [Handle; 2])>,
+    /// What the next launch is for.
+    note: Note,
+    /// An event, and how many milliseconds after the first it was.
+    base: Option<(Handle, f64)>,
     spare: Vec<Handle>,
+    /// The last to go: what is above is given back to it.
+    device: Arc<Shared<A>>,
 }
 
 impl<A: Api> GpuStream<A> {
@@ -37,6 +42,8 @@ impl<A: Api> GpuStream<A> {
             graphs: Vec::new(),
             capturing: false,
             timed: Vec::new(),
+            note: Note::default(),
+            base: None,
             spare: Vec::new(),
         })
     }
@@ -53,20 +60,29 @@ impl<A: Api> GpuStream<A> {
 
     fn mark(&mut self) -> Called<Handle> {
         let event = self.spare.pop().map_or_else(A::event, Ok)?;
-        A::record(event, self.stream)?;
+        self.device.called(A::record(event, self.stream))?;
         Ok(event)
-    }
-
-    fn synchronise(&self) -> Called<()> {
-        self.device.waited(A::wait(self.stream))
     }
 
     /// Adds up what the events say; everything before is done.
     fn read_times(&mut self) -> Called<()> {
         let mut profile = lock(&self.device.profile);
-        for (f, from, to) in self.timed.drain(..) {
-            profile.add(f, A::elapsed(from, to)?);
-            self.spare.extend([from, to]);
+        let mut last = None;
+        for (f, note, [from, to]) in self.timed.drain(..) {
+            let (base, at) = *self.base.get_or_insert((from, 0.0));
+            let start = at + A::elapsed(base, from)?;
+            profile.add(f, note, start, A::elapsed(from, to)?);
+            self.spare.push(to);
+            // Milliseconds of an event long ago have few digits left for what is between two launches.
+            if let Some((before, _)) = last.replace((from, start)).filter(|(before, _)| *before != base) {
+                self.spare.push(before);
+            }
+        }
+        if let (Some(now), Some((old, _))) = (last, self.base)
+            && now.0 != old
+        {
+            self.spare.push(old);
+            self.base = Some(now);
         }
         Ok(())
     }
@@ -75,19 +91,18 @@ impl<A: Api> GpuStream<A> {
 impl<A: Api> Stream for GpuStream<A> {
     fn write(&mut self, to: Pointer, bytes: &[u8]) -> Result<(), DriverError> {
         self.device.enter()?;
-        self.staging.write(to.0, bytes, self.stream)
+        self.staging.write(&self.device, to.0, bytes, self.stream)
     }
 
-    fn read(&mut self, from: Pointer, out: &mut [u8]) -> Result<(), DriverError> {
+    fn read_all(&mut self, parts: &mut [(Pointer, &mut [u8])]) -> Result<(), DriverError> {
         self.device.enter()?;
-        let (device, stream) = (&self.device, self.stream);
-        self.staging.read(from.0, out, stream, || device.waited(A::wait(stream)))?;
+        self.staging.read(&self.device, parts, self.stream)?;
         self.read_times()
     }
 
     fn copy(&mut self, from: Pointer, to: Pointer, bytes: usize) -> Result<(), DriverError> {
         self.device.enter()?;
-        A::copy(to.0, from.0, bytes, self.stream)
+        self.device.called(A::copy(to.0, from.0, bytes, self.stream))
     }
 
     fn launch(&mut self, kernel: Function, size: Size, args: &[u8], _: &[(Pointer, u64)]) -> Result<(), DriverError> {
@@ -97,10 +112,12 @@ impl<A: Api> Stream for GpuStream<A> {
         let from = if timed { Some(self.mark()?) } else { None };
         // What is timed must not overlap.
         let early = !timed && matches!(self.device.info.target, Target::Sm(90..));
-        A::launch(&LaunchCall { function, grid: size.grid, block: size.block, args, stream: self.stream, early })?;
+        let call = LaunchCall { function, grid: size.grid, block: size.block, args, stream: self.stream, early };
+        self.device.called(A::launch(&call))?;
         if let Some(from) = from {
             let to = self.mark()?;
-            self.timed.push((kernel, from, to));
+            let note = std::mem::take(&mut self.note);
+            self.timed.push((kernel, note, [from, to]));
             if self.timed.len() >= MOST_TIMED {
                 self.wait()?;
             }
@@ -108,9 +125,13 @@ impl<A: Api> Stream for GpuStream<A> {
         Ok(())
     }
 
+    fn note(&mut self, note: Note) {
+        self.note = note;
+    }
+
     fn wait(&mut self) -> Result<(), DriverError> {
         self.device.enter()?;
-        self.synchronise()?;
+        self.device.waited(A::wait(self.stream))?;
         self.read_times()
     }
 
@@ -150,7 +171,7 @@ impl<A: Api> Stream for GpuStream<A> {
         self.device.enter()?;
         let none = || DriverError::Call { call: "replay", why: "nothing was captured".into() };
         let graph = self.graphs.get(captured.0 as usize).copied().flatten().ok_or_else(none)?;
-        A::launch_graph(graph, self.stream)
+        self.device.called(A::launch_graph(graph, self.stream))
     }
 
     fn forget(&mut self, captured: Captured) {
@@ -167,7 +188,7 @@ impl<A: Api> Drop for GpuStream<A> {
         if self.device.enter().and_then(|()| A::wait(self.stream)).is_err() {
             return;
         }
-        let timed = self.timed.drain(..).flat_map(|(_, a, b)| [a, b]);
+        let timed = self.timed.drain(..).flat_map(|(_, _, both)| both).chain(self.base.take().map(|(event, _)| event));
         for event in self.events.drain(..).chain(self.spare.drain(..)).chain(timed) {
             let _ = A::drop_event(event);
         }
