@@ -187,6 +187,8 @@ const FLAGS: &[(&str, &[&str], i32, &[&str])] = &[
     ("bench_too_long", &["bench", "-p", "100000"], 1, &["100000", "256"]),
     ("graph_two_forms", &["graph", "--dot", "--plan"], 2, &["cannot be used with"]),
     ("graph_dot_and_json", &["graph", "--dot", "--json"], 2, &["cannot be used with"]),
+    ("verify_repeat_0", &["verify", "--repeat", "0"], 2, &["--repeat"]),
+    ("verify_rows_0", &["verify", "--rows", "0"], 2, &["--rows"]),
     ("inspect_threads_0", &["inspect", "--check", "-t", "0"], 1, &["0 threads"]),
 ];
 

@@ -6,6 +6,7 @@ use crate::interrupt::Guard;
 use crate::taps::{PromptFlags, RouteFlags};
 use crate::verdict::{self, JUDGED, WRONG};
 use crate::{json, output, progress};
+use clap::builder::RangedU64ValueParser;
 use greta::EngineOptions;
 use greta::graph::NamePattern;
 use greta::trace::foreign::{self, ForeignOptions};
@@ -40,10 +41,10 @@ pub struct Verify {
     #[arg(long, value_name = "PATTERN")]
     nodes: Option<NamePattern>,
     /// Rows of a step judged at most [default: as many as take seconds]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     rows: Option<usize>,
     /// Run N times and compare every value, to the bit
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
     /// Decode steps after each prompt
     #[arg(long, value_name = "N", default_value_t = 1)]
