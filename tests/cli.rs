@@ -9,6 +9,7 @@ mod interrupt;
 mod models;
 mod plan;
 mod remote;
+mod repeat;
 mod run;
 mod shapes;
 mod trace;
@@ -30,6 +31,7 @@ pub fn trials() -> Vec<Trial> {
     all.extend(plan::trials());
     all.extend(doctor::trials());
     all.extend(remote::trials());
+    all.extend(repeat::trials());
     #[cfg(unix)]
     all.extend(interrupt::trials());
     all

@@ -22,6 +22,7 @@ mod p1;
 mod plain;
 mod probe;
 mod quant;
+mod repeats;
 mod report;
 mod run_folder;
 mod sampling;
@@ -55,6 +56,7 @@ fn main() {
         judge::trials(),
         import::trials(),
         faults::trials(),
+        repeats::trials(),
         probe::trials(),
         hypotheses::trials(),
         foreign::trials(),

@@ -4,7 +4,7 @@ use crate::support::{Outcome, all, cpu, synth_tiny, trial};
 use greta_backend::{Fault, Injection, Phase};
 use greta_models::{EngineOptions, Model};
 use greta_trace::judge::{Class, VerdictKind};
-use greta_trace::probe::{self, Kind, Point, Probe, Row};
+use greta_trace::probe::{self, Cell, Kind, Point, Probe, Row};
 use greta_trace::prompts;
 use libtest_mimic::Trial;
 use std::sync::Arc;
@@ -52,7 +52,11 @@ fn clean() -> Result<(), Outcome> {
             Kind::RmsNorm(_) => r.text("bucket") == "NONE" && r.number("output_mae") == Some(0.0),
             Kind::Weights | Kind::Embedding => r.text("layout_best") == "row-major",
             Kind::Rope => r.text("pairing") == "adjacent" && r.number("position_offset") == Some(0.0),
-            Kind::Cache => r.text("layer_read") == "1" && r.text("head_map") == "h / 2" && r.text("length") == "n",
+            Kind::Cache => {
+                // A layer is no measure: 0 is not 0.0.
+                let layer = matches!(r.get("layer"), Some(Cell::Whole(1)));
+                layer && r.text("layer_read") == "1" && r.text("head_map") == "h / 2" && r.text("length") == "n"
+            }
         });
         if !right || p.rows.is_empty() || p.verdict != VerdictKind::Clean || p.class() != Class::None {
             failures.push(format!("{kind:?}: {}", shown(&p)));

@@ -77,6 +77,29 @@ impl LaunchFlag {
     }
 }
 
+impl Common {
+    /// These flags for another greta: all but the model, which is another path elsewhere, and `--json`, which is this
+    /// command's own. Taken apart field by field, so that none is forgotten.
+    pub fn flags(&self) -> Vec<String> {
+        let Common { model: _, backend, arith, kv, context, threads, launch, without, json: _ } = self;
+        let mut args = vec![
+            format!("--backend={backend}"),
+            format!("--arith={}", value_name(arith)),
+            format!("--kv={}", value_name(kv)),
+        ];
+        args.extend(context.map(|n| format!("--context={n}")));
+        args.extend(threads.map(|n| format!("--threads={n}")));
+        args.extend(launch.eager.map(|how| format!("--eager={}", value_name(&how))));
+        args.extend(without.iter().map(|p| format!("--without={p}")));
+        args
+    }
+}
+
+/// A value of an enumeration as the command line has it.
+pub fn value_name(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map_or(String::new(), |v| v.get_name().to_string())
+}
+
 /// `--arith`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Arith {

@@ -14,7 +14,7 @@ static STATE: AtomicU8 = AtomicU8::new(OFF);
 /// Sets the handler. Without one (the system refused), Ctrl-C ends the process as it does any other.
 pub fn install() {
     let _ = ctrlc::set_handler(|| {
-        if STATE.compare_exchange(ARMED, HIT, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+        if !note() {
             // The terminal has written `^C`; the shell's next prompt belongs on a line of its own.
             if Stream::Err.is_terminal() {
                 output::say("");
@@ -22,6 +22,11 @@ pub fn install() {
             std::process::exit(INTERRUPTED.into());
         }
     });
+}
+
+/// Has the work of a [`Guard`] stop; false where there is none, or where it was told before.
+pub fn note() -> bool {
+    STATE.compare_exchange(ARMED, HIT, Ordering::SeqCst, Ordering::SeqCst).is_ok()
 }
 
 /// Whether Ctrl-C has come since a [`Guard`] was armed.

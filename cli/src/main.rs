@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod default_model;
 mod errors;
+mod further;
 mod interrupt;
 mod json;
 mod names;

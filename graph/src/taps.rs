@@ -295,8 +295,14 @@ impl FromStr for PhaseFilter {
             _ => match s.strip_prefix("decode").and_then(|n| n.parse().ok()) {
                 Some(n) => PhaseFilter::DecodeStep(n),
                 None => {
+                    let numbered = s.strip_prefix("prefill").is_some_and(|n| n.parse::<u32>().is_ok());
+                    let why = if numbered {
+                        " (steps of a prefill are chunks of one prompt and are not told apart)"
+                    } else {
+                        ""
+                    };
                     return Err(format!(
-                        "unknown phase `{s}`; known: prefill_last, prefill, decode0 (decode1, …), decode, every"
+                        "unknown phase `{s}`{why}; known: prefill_last, prefill, decode0 (decode1, …), decode, every"
                     ));
                 }
             },

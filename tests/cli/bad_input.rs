@@ -148,6 +148,9 @@ const FLAGS: &[(&str, &[&str], i32, &[&str])] = &[
         1,
         &["hip:abacus", "drivers: amd, nvidia, sim; targets to plan for: gfx942"],
     ),
+    ("driver_empty", &["run", "-b", "hip:", "x"], 1, &["hip: names no driver after the colon"]),
+    ("driver_empty_with_number", &["run", "-b", "hip::0", "x"], 1, &["hip::0 names no driver after the colon"]),
+    ("target_with_number", &["plan", "-b", "hip:gfx942:0"], 1, &["gfx942 is a target", "no device number"]),
     ("target_is_no_device", &["run", "-b", "hip:gfx942", "x"], 1, &["names a target, not a device", "hip:sim"]),
     ("plan_without_kernels", &["plan"], 1, &["backend `cpu` has no kernels", "hip:gfx942"]),
     ("plan_no_tokens", &["plan", "-b", "hip:gfx942", "--tokens", "0"], 1, &["--tokens 0"]),
@@ -184,6 +187,8 @@ const FLAGS: &[(&str, &[&str], i32, &[&str])] = &[
     ("bench_too_long", &["bench", "-p", "100000"], 1, &["100000", "256"]),
     ("graph_two_forms", &["graph", "--dot", "--plan"], 2, &["cannot be used with"]),
     ("graph_dot_and_json", &["graph", "--dot", "--json"], 2, &["cannot be used with"]),
+    ("verify_repeat_0", &["verify", "--repeat", "0"], 2, &["--repeat"]),
+    ("verify_rows_0", &["verify", "--rows", "0"], 2, &["--rows"]),
     ("inspect_threads_0", &["inspect", "--check", "-t", "0"], 1, &["0 threads"]),
 ];
 

@@ -19,12 +19,13 @@ fn in_a_step() -> Result<(), Outcome> {
     let deep = models().map_err(failed)?.folder.join("interrupted.gguf");
     let made = greta(&["synth", "--layers", "64", "--context", "1024", "-o", text(&deep)]);
     made.and_then(|d| d.code(0)).map_err(failed)?;
-    let cases: [&[&str]; 5] = [
+    let cases: [&[&str]; 6] = [
         &["bench", "-p", "512", "-n", "0", "-r", "1"],
         &["profile", "-p", "512", "-n", "0"],
         &["verify", "--prompts", "p6_long", "--no-bundle"],
         &["faults", "run", "--faults", "gqa-map", "--layers", "first", "--prompts", "p6_long"],
         &["gate", "--prompts", "p6_long"],
+        &["bench", "-p", "0", "-n", "4", "-d", "512", "-s", "2", "-r", "1"],
     ];
     let mut failures = Vec::new();
     for args in cases {

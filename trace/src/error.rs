@@ -75,6 +75,16 @@ pub enum TraceError {
     /// What is needed to judge is not recorded.
     #[error("{0}")]
     NotJudged(String),
+    /// A further run that was to be like the judged one came to no end.
+    #[error("run {run} of {runs}: {why}")]
+    Repeat {
+        /// Its number; the judged run is the first.
+        run: u32,
+        /// How many there were to be.
+        runs: u32,
+        /// How it ended, and what it said.
+        why: String,
+    },
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted,

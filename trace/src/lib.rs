@@ -21,6 +21,7 @@ pub mod names;
 pub mod probe;
 pub mod prompts;
 pub mod recording;
+pub mod repeats;
 pub mod replay;
 pub mod report;
 pub mod tracer;

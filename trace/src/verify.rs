@@ -1,6 +1,7 @@
 //! One command's worth of work: run, record, judge, and ask again where the first answer leaves something open.
 
 use crate::judge::{Class, Culprit, Judge, JudgeOptions, Memo, Verdict, VerdictKind, affordable_rows, pick};
+use crate::repeats::{Hashes, Repeats, differs};
 use crate::replay::Bundle;
 use crate::{PromptInfo, Recording, TraceError, TracePlan, tracer};
 use greta_backend::Backend;
@@ -9,15 +10,21 @@ use greta_models::{Engine, EngineOptions, Model};
 use serde::Serialize;
 use std::sync::Arc;
 
+/// Makes the judged run once more, somewhere else: the values it is to have, and its number from 2.
+pub type Again<'a> = &'a dyn Fn(TapMode, u32) -> Result<Hashes, TraceError>;
+
 /// What to verify.
-#[derive(Clone, Debug)]
-pub struct VerifyOptions {
+#[derive(Clone)]
+pub struct VerifyOptions<'a> {
     /// Nodes; `None`: all.
     pub nodes: Option<NamePattern>,
     /// Rows of a step judged at most.
     pub rows: Option<usize>,
-    /// Identical runs whose values are compared; 0 and 1: none.
+    /// Identical runs whose values are compared, the judged one among them; 0 and 1: none.
     pub repeat: u32,
+    /// Makes the further runs, all of which are then made, so that those that differ can be counted. `None`: they are made
+    /// here, up to the first that differs.
+    pub again: Option<Again<'a>>,
     /// What is run for each prompt.
     pub plan: TracePlan,
     /// Memory that recorded rows may take; past it only the rows that are judged are kept.
@@ -26,10 +33,10 @@ pub struct VerifyOptions {
     pub plain_run: bool,
 }
 
-impl Default for VerifyOptions {
+impl Default for VerifyOptions<'_> {
     fn default() -> Self {
         let plan = TracePlan::default();
-        VerifyOptions { nodes: None, rows: None, repeat: 0, plan, memory: None, plain_run: true }
+        VerifyOptions { nodes: None, rows: None, repeat: 0, again: None, plan, memory: None, plain_run: true }
     }
 }
 
@@ -41,8 +48,10 @@ pub struct Verified {
     pub verdict: Verdict,
     /// Whether logits with taps were those without, to the bit.
     pub taps_change_nothing: bool,
-    /// Identical runs compared.
+    /// Identical runs made with the judged one's taps, that one among them.
     pub repeats: u32,
+    /// Those whose values are not the judged one's.
+    pub differing: u32,
     /// Which values the judged run had: `semantic`, or `as-executed` where the fused plan had to be judged.
     pub mode: TapMode,
 }
@@ -72,7 +81,7 @@ pub fn verify(
     backend: &dyn Backend,
     engine: &EngineOptions<'_>,
     prompts: &[PromptInfo],
-    options: &VerifyOptions,
+    options: &VerifyOptions<'_>,
     memo: Option<&Memo>,
     progress: Progress<'_>,
 ) -> Result<Outcome, TraceError> {
@@ -91,16 +100,12 @@ pub fn verify(
             verdict.fault(Culprit::whole("logits", Class::GStaleData, "differs between runs", text.into()));
         }
     }
+    let (mut repeats, mut differing) = (1, 0);
     if verdict.verdict != VerdictKind::Fault && options.repeat > 1 {
-        for n in 1..options.repeat {
-            if !progress("repeating", n as usize, options.repeat as usize) {
-                return Err(TraceError::Interrupted);
-            }
-            let (again, _) = run.record(mode, None)?;
-            if let Some(culprit) = differs(&recording, &again) {
-                verdict.fault(culprit);
-                break;
-            }
+        let found = run.repeat(mode, &recording)?;
+        (repeats, differing) = (found.runs(), found.differing());
+        if let Some(culprit) = found.culprit() {
+            verdict.fault(culprit);
         }
     }
     if let Some(c) = verdict.culprit.take() {
@@ -109,13 +114,15 @@ pub fn verify(
     // What no hypothesis explains may not even be there every time.
     if verdict.culprit.as_ref().is_some_and(|c| c.class == Class::Unknown) {
         for _ in 0..options.repeat.max(2) {
+            repeats += 1;
             if let Some(unsteady) = differs(&recording, &run.record_like(mode, &recording)?) {
+                differing += 1;
                 verdict.fault(unsteady);
                 break;
             }
         }
     }
-    let verified = Verified { verdict, taps_change_nothing: same, repeats: options.repeat.max(1), mode };
+    let verified = Verified { verdict, taps_change_nothing: same, repeats, differing, mode };
     let bundle = match &verified.verdict.culprit {
         Some(c) => run.bundle(&recording, c)?,
         None => None,
@@ -123,12 +130,26 @@ pub fn verify(
     Ok(Outcome { verified, bundle, recording })
 }
 
+/// Makes the judged run of [`verify`] once more, with the same taps: for a process that compares it with its own.
+pub fn again(
+    model: &Arc<Model>,
+    backend: &dyn Backend,
+    engine: &EngineOptions<'_>,
+    prompts: &[PromptInfo],
+    options: &VerifyOptions<'_>,
+    mode: TapMode,
+    progress: Progress<'_>,
+) -> Result<Hashes, TraceError> {
+    let run = Run { model, backend, engine, prompts, options, memo: None, progress };
+    Ok(Hashes::of(&run.record(mode, None)?.0))
+}
+
 struct Run<'a> {
     model: &'a Arc<Model>,
     backend: &'a dyn Backend,
     engine: &'a EngineOptions<'a>,
     prompts: &'a [PromptInfo],
-    options: &'a VerifyOptions,
+    options: &'a VerifyOptions<'a>,
     memo: Option<&'a Memo>,
     progress: Progress<'a>,
 }
@@ -166,6 +187,25 @@ impl Run<'_> {
             &self.options.plan,
             &mut self.told("recording"),
         )
+    }
+
+    /// The further runs, held against the judged one.
+    fn repeat<'r>(&self, mode: TapMode, judged: &'r Recording) -> Result<Repeats<'r>, TraceError> {
+        let (mut found, runs) = (Repeats::new(judged), self.options.repeat);
+        for n in 1..runs {
+            if !(self.progress)("repeating", n as usize, runs as usize) {
+                return Err(TraceError::Interrupted);
+            }
+            let hashes = match self.options.again {
+                Some(again) => again(mode, n + 1)?,
+                None => Hashes::of(&self.record(mode, None)?.0),
+            };
+            // Who asks for several runs elsewhere wants to know how many differ; here the first is answer enough.
+            if found.add(&hashes)? && self.options.again.is_none() {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// The same run again, with the values that a recording has.
@@ -309,32 +349,4 @@ pub(crate) fn with_operands(g: &Graph, pattern: &NamePattern) -> Vec<String> {
 fn same_bits(a: &tracer::Logits, b: &tracer::Logits) -> bool {
     let bits = |l: &tracer::Logits| -> Vec<u32> { l.iter().flatten().flatten().map(|x| x.to_bits()).collect() };
     bits(a) == bits(b)
-}
-
-/// The first value, in the graph's order, that two identical runs gave different bits of.
-pub fn differs(a: &Recording, b: &Recording) -> Option<Culprit> {
-    let mut first: Option<(u32, usize, Culprit)> = None;
-    for (i, s) in a.series.iter().enumerate() {
-        let Some(other) = b.get(&s.name) else { continue };
-        for (x, y) in s.rows.iter().zip(&other.rows) {
-            if x.stats.hash == y.stats.hash || x.at != y.at {
-                continue;
-            }
-            let order = x.at.prompt * 1_000_000 + x.at.order;
-            if first.as_ref().is_none_or(|(o, n, _)| (order, i) < (*o, *n)) {
-                let text = format!(
-                    "two identical runs gave different values at position {} of {}",
-                    x.at.position,
-                    x.at.phase_name()
-                );
-                let mut c = Culprit::whole(&s.node, Class::GStaleData, "value differs between repeats", text);
-                c.phase = x.at.phase_name();
-                c.route = x.route.to_string();
-                c.prompt = a.info.prompts.get(x.at.prompt as usize).map_or(String::new(), |p| p.id.clone());
-                first = Some((order, i, c));
-            }
-            break;
-        }
-    }
-    first.map(|(_, _, c)| c)
 }

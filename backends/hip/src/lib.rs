@@ -112,8 +112,16 @@ impl Hip {
 
 /// The driver's name, empty for the best, and the device's number of what the user wrote after `hip`.
 fn parse(which: &str) -> Result<(&str, usize), BackendError> {
-    let rest = which.strip_prefix(':').unwrap_or("");
+    let Some(rest) = which.strip_prefix(':') else { return Ok(("", 0)) };
     let (word, ordinal) = rest.split_once(':').map_or((rest, None), |(word, n)| (word, Some(n)));
+    if word.is_empty() {
+        let text = format!("hip{which} names no driver after the colon; plain hip takes the best there is");
+        return Err(BackendError::Device(text));
+    }
+    if ordinal.is_some() && Target::from_name(word).is_some() {
+        let text = format!("hip{which}: {word} is a target to plan for and has no device number; give hip:{word}");
+        return Err(BackendError::Device(text));
+    }
     match ordinal.map(str::parse) {
         None => Ok((word, 0)),
         Some(Ok(n)) => Ok((word, n)),

@@ -1,15 +1,17 @@
 //! `greta bench`: speed, with llama-bench's names and definitions.
 
+mod report;
+
 use crate::args::Common;
 use crate::errors::Interrupted;
 use crate::interrupt::Guard;
 use crate::progress::{Progress, Unit};
 use crate::session::Loaded;
-use crate::{json, names, output, taps};
+use crate::{output, taps};
 use greta::backends::{Batch, RowsWanted, SeqId, Session, StepAt, TapRow, TapSink, Want};
 use greta::graph::{Detail, TapMode, TapRequest, TapSpec};
-use greta::{Context, EngineOptions, Model};
-use serde_json::json;
+use greta::{Context, EngineOptions};
+use report::Report;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -60,6 +62,9 @@ pub struct Bench {
 
 /// Tokens in a step, llama-bench's `n_ubatch`.
 const STEP: usize = 512;
+
+/// Told how many tokens of the depth are in the cache, of how many; answers whether to go on.
+type Filling<'a> = &'a dyn Fn(usize, usize) -> bool;
 
 impl Bench {
     /// Runs the command.
@@ -120,13 +125,19 @@ impl Bench {
                 // The first run of an engine is not counted.
                 for run in std::iter::once(None).chain(part.clone().map(Some)) {
                     let tokens = random_tokens(test.tokens(), loaded.engine.model().vocab(), run.map_or(0, |n| n + 1));
-                    let time = test.once(&mut loaded.context, &tokens, i > 0, guard)?;
+                    let done = |samples: &[Vec<Duration>]| samples.iter().map(|s| s.len() as u64).sum();
+                    let (before, all) = (done(&samples), (runs * kinds.len()) as u64);
+                    let filling = |there: usize, depth: usize| {
+                        let note = format!("{}: filling the cache, {there} of {depth} tokens", test.name());
+                        progress.set_noted(before, all, &note);
+                        !guard.hit()
+                    };
+                    let time = test.once(&mut loaded.context, &tokens, i > 0, guard, &filling)?;
                     if guard.hit() {
                         return Err(Interrupted.into());
                     }
                     samples[i].extend(run.map(|_| time));
-                    let done = samples.iter().map(|s| s.len() as u64).sum();
-                    progress.set_noted(done, (runs * kinds.len()) as u64, &test.name());
+                    progress.set_noted(done(&samples), all, &test.name());
                 }
             }
         }
@@ -183,17 +194,22 @@ impl Test {
         self.n_prompt + self.n_gen * self.sequences
     }
 
-    /// Fills the cache up to the depth, as far as it is not filled from the run before.
-    fn dive(&self, session: &mut dyn Session, vocab: usize, guard: &Guard) -> anyhow::Result<()> {
+    /// Fills the cache up to the depth, as far as it is not filled from the run before. Deep down that takes longer than
+    /// what is measured, so it is told.
+    fn dive(&self, session: &mut dyn Session, vocab: usize, filling: Filling<'_>) -> anyhow::Result<()> {
         for s in 0..self.sequences {
             let seq = SeqId(s);
-            let there = session.kv().table().len(seq).min(self.depth);
+            let mut there = session.kv().table().len(seq).min(self.depth);
             session.kv().truncate(seq, there)?;
             let tokens = random_tokens(self.depth, vocab, usize::MAX - s);
-            for part in tokens[there..].chunks(STEP).take_while(|_| !guard.hit()) {
+            for part in tokens[there..].chunks(STEP) {
+                if !filling(s * self.depth + there, self.sequences * self.depth) {
+                    return Err(Interrupted.into());
+                }
                 let mut batch = Batch::default();
                 batch.append(session.kv(), seq, part, RowsWanted::None)?;
                 session.run(&batch, Want::Nothing)?;
+                there += part.len();
             }
         }
         Ok(())
@@ -223,11 +239,18 @@ impl Test {
         Ok(())
     }
 
-    fn once(&self, context: &mut Context, tokens: &[u32], tapped: bool, guard: &Guard) -> anyhow::Result<Duration> {
+    fn once(
+        &self,
+        context: &mut Context,
+        tokens: &[u32],
+        tapped: bool,
+        guard: &Guard,
+        filling: Filling<'_>,
+    ) -> anyhow::Result<Duration> {
         if self.depth > 0 || self.sequences > 1 {
             let vocab = context.model().vocab();
             let session = context.session();
-            self.dive(session, vocab, guard)?;
+            self.dive(session, vocab, filling)?;
             let start = Instant::now();
             self.beside(session, tokens, guard)?;
             let time = start.elapsed();
@@ -285,110 +308,4 @@ impl TapSink for Count {
 fn random_tokens(n: usize, vocab: usize, run: usize) -> Vec<u32> {
     let hash = |i: usize| ((i as u64 + 1) * 0x9e37_79b9 + run as u64 * 0x85eb_ca6b) >> 7;
     (0..n).map(|i| (hash(i) % vocab.max(1) as u64) as u32).collect()
-}
-
-/// Collects the results: a table as they come, or llama-bench's JSON array at the end.
-struct Report {
-    json: Option<Vec<serde_json::Value>>,
-    filename: String,
-    model_type: String,
-    size: u64,
-    params: u64,
-    backend: String,
-    device: String,
-    threads: usize,
-    kv: String,
-    arith: String,
-    context: usize,
-}
-
-impl Report {
-    fn new(bench: &Bench, model: &Model, loaded: &Loaded) -> anyhow::Result<Report> {
-        let tensors = model.gguf().tensors();
-        let report = Report {
-            json: bench.common.json.then(Vec::new),
-            filename: model.gguf().path().display().to_string(),
-            model_type: names::model_type(model.gguf()),
-            size: tensors.iter().map(|t| t.bytes).sum(),
-            params: names::parameters(model.gguf()),
-            backend: loaded.backend.name().into(),
-            device: loaded.backend.describe(),
-            threads: bench.common.thread_count()?,
-            kv: bench.common.kv.dtype().name().to_lowercase(),
-            arith: loaded.engine.arithmetic().to_string(),
-            context: loaded.engine.context_size(),
-        };
-        if report.json.is_none() {
-            output::print(
-                "| model                          |       size |     params | backend    | threads | arith |            test |                  t/s |\n\
-                 | ------------------------------ | ---------: | ---------: | ---------- | ------: | ----: | --------------: | -------------------: |\n",
-            )?;
-        }
-        Ok(report)
-    }
-
-    fn add(&mut self, test: &Test, samples: Vec<Duration>, tapped: bool) -> anyhow::Result<()> {
-        let ns: Vec<f64> = samples.iter().map(|d| d.as_nanos() as f64).collect();
-        let ts: Vec<f64> = ns.iter().map(|ns| test.tokens() as f64 * 1e9 / ns).collect();
-        let ((avg_ns, stddev_ns), (avg_ts, stddev_ts)) = (mean_and_deviation(&ns), mean_and_deviation(&ts));
-        let Some(list) = &mut self.json else {
-            output::print(&format!(
-                "| {:<30} | {:>10} | {:>10} | {:<10} | {:>7} | {:>5} | {:>15} | {:>20} |\n",
-                self.model_type,
-                output::bytes(self.size),
-                output::count(self.params),
-                self.backend,
-                self.threads,
-                self.arith,
-                format!("{}{}", test.name(), if tapped { " + taps" } else { "" }),
-                format!("{avg_ts:.2} ± {stddev_ts:.2}"),
-            ))?;
-            return Ok(());
-        };
-        list.push(json!({
-            "build": concat!("greta ", env!("CARGO_PKG_VERSION")),
-            "cpu_info": self.device,
-            "backends": self.backend,
-            "model_filename": self.filename,
-            "model_type": self.model_type,
-            "model_size": self.size,
-            "model_n_params": self.params,
-            "n_batch": STEP,
-            "n_ubatch": STEP,
-            "n_threads": self.threads,
-            "type_k": self.kv,
-            "type_v": self.kv,
-            "arith": self.arith,
-            "n_ctx": self.context,
-            "n_prompt": test.n_prompt,
-            "n_gen": test.n_gen,
-            "n_depth": test.depth,
-            "n_sequences": test.sequences,
-            "taps": tapped,
-            "avg_ns": avg_ns.round() as u64,
-            "stddev_ns": stddev_ns.round() as u64,
-            "avg_ts": avg_ts,
-            "stddev_ts": stddev_ts,
-            "samples_ns": samples.iter().map(|d| d.as_nanos() as u64).collect::<Vec<_>>(),
-            "samples_ts": ts,
-        }));
-        Ok(())
-    }
-
-    fn finish(self) -> anyhow::Result<()> {
-        match self.json {
-            Some(list) => json::print(&list.into()),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Mean, and the standard deviation of a sample (n − 1), 0 for one value.
-fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    if values.len() < 2 {
-        return (mean, 0.0);
-    }
-    (mean, (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt())
 }

@@ -174,7 +174,7 @@ fn text(p: &probe::Probe) -> String {
         let mut rows = vec![first.0.iter().map(|(column, _)| column.to_string()).collect::<Vec<_>>()];
         rows.extend(p.rows.iter().map(|r| r.0.iter().map(|(_, cell)| cell.to_string()).collect()));
         let right: Vec<bool> = (0..first.0.len())
-            .map(|i| p.rows.iter().any(|r| matches!(r.0.get(i), Some((_, Cell::Number(_))))))
+            .map(|i| p.rows.iter().any(|r| matches!(r.0.get(i), Some((_, Cell::Number(_) | Cell::Whole(_))))))
             .collect();
         out += &output::table(&rows, &right);
         out.push('\n');

@@ -5,6 +5,7 @@ use crate::interrupt::Guard;
 use crate::progress::{Progress, Unit};
 use crate::{json, output, verdict};
 use anyhow::Context as _;
+use clap::builder::RangedU64ValueParser;
 use greta::Model;
 use greta::graph::NamePattern;
 use greta::trace::report::{Languages, Options, Report, Subject, html, markdown, report};
@@ -53,7 +54,7 @@ pub struct ReportCommand {
     #[arg(long, value_name = "PATTERN")]
     node: Option<NamePattern>,
     /// Rows of a step to judge at most [default: as many as take seconds]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     rows: Option<usize>,
     /// Model to judge with [default: the one the run names, if it is there]
     #[arg(short, long, value_name = "FILE")]

@@ -7,7 +7,6 @@ use crate::progress::{Progress, Unit};
 use crate::remote::{self, Job, RemoteFlags};
 use crate::taps::{PromptFlags, RouteFlags, TapFlags};
 use crate::{json, output};
-use clap::ValueEnum;
 use greta::backends::Injection;
 use greta::graph::Detail;
 use greta::trace::bundle::{self, Packed};
@@ -81,11 +80,6 @@ fn label(s: &str) -> Result<String, String> {
         true => Ok(s.into()),
         false => Err("a label is made of letters, digits, . _ and -".into()),
     }
-}
-
-/// A value of an enumeration as the command line has it.
-fn value_name(value: &impl ValueEnum) -> String {
-    value.to_possible_value().map_or(String::new(), |v| v.get_name().to_string())
 }
 
 impl Trace {
@@ -216,7 +210,6 @@ impl Trace {
     /// This command for another machine. Taken apart field by field, so that none is forgotten.
     fn job<'a>(&'a self, host: &'a str) -> anyhow::Result<Job<'a>> {
         let Trace { prompts, output: _, force, label, decode, chunk, routes, taps, bundle, remote, common } = self;
-        let Common { model, backend, arith, kv, context, threads, launch, without, json } = common;
         let TapFlags { taps, rows, phases, detail, as_executed } = taps;
         let mut args: Vec<String> = Vec::new();
         let mut flag = |name: &str, value: String| args.push(format!("--{name}={value}"));
@@ -228,26 +221,20 @@ impl Trace {
         flag("rows", rows.to_string());
         phases.iter().for_each(|p| flag("phases", p.to_string()));
         flag("detail", detail.to_string());
-        flag("backend", backend.clone());
-        flag("arith", value_name(arith));
-        flag("kv", value_name(kv));
-        context.iter().for_each(|n| flag("context", n.to_string()));
-        threads.iter().for_each(|n| flag("threads", n.to_string()));
-        without.iter().for_each(|p| flag("without", p.clone()));
         args.extend(as_executed.then(|| "--as-executed".to_string()));
-        args.extend(launch.eager.map(|how| format!("--eager={}", value_name(&how))));
+        args.extend(common.flags());
         // A variable set to nothing is how scripts unset one.
         let variable = || std::env::var_os("GRETA_MODEL").filter(|v| !v.is_empty()).map(PathBuf::from);
         Ok(Job {
             flags: remote,
             host,
             args,
-            model: model.clone().or_else(variable),
+            model: common.model.clone().or_else(variable),
             prompts: prompts.written()?,
             folder: self.folder(),
             force: *force,
             bundle: bundle.clone(),
-            json: *json,
+            json: common.json,
         })
     }
 

@@ -10,6 +10,8 @@ pub enum Cell {
     Text(String),
     /// A number; JSON writes null for what is not finite.
     Number(f64),
+    /// A number that counts or numbers things, such as a layer's.
+    Whole(u32),
     /// Yes or no.
     Flag(bool),
     /// It was not recorded, or does not exist.
@@ -48,7 +50,7 @@ impl From<String> for Cell {
 
 impl From<u32> for Cell {
     fn from(x: u32) -> Cell {
-        Cell::Number(f64::from(x))
+        Cell::Whole(x)
     }
 }
 
@@ -61,6 +63,7 @@ impl std::fmt::Display for Cell {
             Cell::Number(x) if x.fract() == 0.0 && x.abs() < 1e6 => write!(f, "{x}"),
             Cell::Number(x) if (1e-3..1e5).contains(&x.abs()) => write!(f, "{x:.7}"),
             Cell::Number(x) => write!(f, "{x:.3e}"),
+            Cell::Whole(n) => write!(f, "{n}"),
             Cell::Flag(b) => write!(f, "{b}"),
             Cell::Missing => f.write_str("–"),
         }
@@ -72,6 +75,7 @@ impl Serialize for Cell {
         match self {
             Cell::Text(t) => s.serialize_str(t),
             Cell::Number(x) if x.is_finite() => s.serialize_f64(*x),
+            Cell::Whole(n) => s.serialize_u32(*n),
             Cell::Flag(b) => s.serialize_bool(*b),
             Cell::Number(_) | Cell::Missing => s.serialize_none(),
         }
@@ -106,6 +110,7 @@ impl Row {
     pub fn number(&self, column: &str) -> Option<f64> {
         match self.get(column) {
             Some(Cell::Number(x)) => Some(*x),
+            Some(Cell::Whole(n)) => Some(f64::from(*n)),
             _ => None,
         }
     }
