@@ -78,14 +78,14 @@ fn smollm2_exact(quant: &str, kv: DType) -> Result<(), Outcome> {
 }
 
 /// `(id, logit)`, largest first.
-type TopLogits = Vec<(u32, f64)>;
+pub type TopLogits = Vec<(u32, f64)>;
 
 /// A prompt of a reference file.
 pub struct Prompt {
-    name: String,
+    pub name: String,
     text: String,
-    tokens: Vec<u32>,
-    top: TopLogits,
+    pub tokens: Vec<u32>,
+    pub top: TopLogits,
     greedy: Vec<u32>,
     margins: Vec<f64>,
 }
@@ -140,7 +140,7 @@ fn check_exact(
 }
 
 /// Root mean square over the prompts of (top-20 logit error − its mean over the prompt), against the exact weights.
-fn spread(prompts: &[(TopLogits, Vec<f64>)]) -> f64 {
+pub fn spread(prompts: &[(TopLogits, Vec<f64>)]) -> f64 {
     let (mut sum, mut n) = (0.0, 0);
     for (top, got) in prompts {
         let errors: Vec<f64> = top.iter().zip(got).map(|((_, want), got)| got - want).collect();

@@ -3,6 +3,7 @@
 mod lost;
 mod mistakes;
 mod names;
+mod smollm2;
 mod soak;
 
 use crate::p1::MIXES;
@@ -43,6 +44,10 @@ pub fn trials() -> Vec<Trial> {
         let (prompts, longest) = if label == "hip-sim" { (6, 20) } else { (1000, 600) };
         list.push(trial(format!("hip/prompts_in_a_row/{label}"), move || soak::soak(&open()?, prompts, longest)));
         list.push(trial(format!("hip/replayed_as_launched/{label}"), move || replayed(label, &open()?)));
+        for arith in [Arithmetic::Exact, Arithmetic::Int8] {
+            let name = format!("hip/smollm2_as_on_the_cpu/{label}/{arith}");
+            list.push(trial(name, move || smollm2::as_on_the_cpu(label, &open()?, arith)));
+        }
         for mix in MIXES {
             for arith in [Arithmetic::Exact, Arithmetic::Int8] {
                 let name = format!("hip/clean_and_as_on_the_cpu/{label}/{mix}/{arith}");

@@ -275,17 +275,20 @@ fn runs() -> Result<(), Outcome> {
 fn failures() -> Result<(), Outcome> {
     let s = stand_in()?;
     let model = s.model.display().to_string();
-    let run = |fail: &str| {
+    let with = |fail: &str, more: &[&str]| {
         let cache = folder(fail).display().to_string();
         let args = ["run", "-b", "hip:amd", "-m", &model, "-n", "4", "--ignore-eos", "--temp", "0", "Hi"];
-        greta(&s.root, &args, &[("STANDIN_FAIL", fail), ("GRETA_KERNEL_CACHE", &cache)])
+        greta(&s.root, &[&args, more].concat(), &[("STANDIN_FAIL", fail), ("GRETA_KERNEL_CACHE", &cache)])
     };
+    let run = |fail: &str| with(fail, &[]);
     let code = "unspecified launch failure (hipErrorLaunchFailure, code 719)";
     run("hipModuleLaunchKernel")?.says(1, &["node `embd`", "kernel `embed`", "hipModuleLaunchKernel", code])?;
     run("hiprtcCompileProgram")?.says(1, &["embed.hip", "the stand-in does not like this source"])?;
     run("hipModuleLoadData")?.says(1, &["node `embd`", "module embed.hip", "hipModuleLoadData", code])?;
     run("hipGraphLaunch")?.says(1, &["hipGraphLaunch", code])?;
-    run("hipStreamSynchronize")?.says(1, &["hipStreamSynchronize", code])?;
+    run("hipStreamSynchronize")?.says(1, &["hipStreamSynchronize", code, "--eager=wait"])?;
+    with("hipStreamSynchronize", &["--eager=wait"])?.says(1, &["node `embd`", "kernel `embed`", code])?;
+    with("hipModuleLaunchKernel", &["--eager=log"])?.says(1, &["launch embd: embed of ", code])?;
     run("hipInit")?.says(1, &["hip:amd", "hipInit", code])
 }
 

@@ -52,7 +52,7 @@ pub struct Common {
 #[derive(Args, Clone, Debug)]
 pub struct LaunchFlag {
     /// Launch every kernel of every step, where a GPU would replay a captured decode step; `--eager=wait` also waits
-    /// after each, so that a device's error names its kernel
+    /// after each, so that a device's error names its kernel; `--eager=log` names each before, for errors that end the process
     #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "launch")]
     pub eager: Option<Eager>,
 }
@@ -64,6 +64,8 @@ pub enum Eager {
     Launch,
     /// The same, each waited for
     Wait,
+    /// The same, each named on standard error before
+    Log,
 }
 
 impl LaunchFlag {
@@ -73,6 +75,7 @@ impl LaunchFlag {
             None => Launching::Replayed,
             Some(Eager::Launch) => Launching::Eager,
             Some(Eager::Wait) => Launching::Waited,
+            Some(Eager::Log) => Launching::Named,
         }
     }
 }

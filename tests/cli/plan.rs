@@ -11,6 +11,7 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("cli/plan/costs", costs),
         Trial::test("cli/plan/route_of_another_phase", other_phase),
         trial("cli/profile/depth_and_route", depth_and_route),
+        trial("cli/profile/timeline", || hip_sim(1).and_then(|_| timeline().map_err(failed))),
     ]
 }
 
@@ -83,8 +84,43 @@ fn other_phase() -> Result<(), Failed> {
 /// Tokens before the measured ones are run and not counted, and a decode step comes after all of them.
 fn depth_and_route() -> Result<(), Outcome> {
     hip_sim(1)?;
-    let failed = |e: Failed| Outcome::Failed(e.message().unwrap_or("failed").into());
     counted().map_err(failed)
+}
+
+fn failed(e: Failed) -> Outcome {
+    Outcome::Failed(e.message().unwrap_or("failed").into())
+}
+
+/// The file for Perfetto has every launch that was counted, with its node, inside the step it is of.
+fn timeline() -> Result<(), Failed> {
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("timeline-{}.json", std::process::id()));
+    let args =
+        ["profile", "-m", text(&models()?.whole), "-b", "hip:sim", "-p", "3", "-n", "2", "--perfetto", text(&file)];
+    let profile = greta(&[&args[..], &["--json"]].concat())?.code(0)?.json()?;
+    let launches: u64 =
+        profile["kernels"].as_array().into_iter().flatten().filter_map(|k| k["launches"].as_u64()).sum();
+    let shown: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+    let events = |category: &'static str| {
+        let list = shown["traceEvents"].as_array().into_iter().flatten().filter(move |e| e["cat"] == category);
+        list.map(|e| {
+            let at = |k: &str| e[k].as_f64().unwrap_or(f64::NAN);
+            (e["name"].as_str().unwrap_or_default().to_string(), at("ts"), at("ts") + at("dur"))
+        })
+    };
+    let steps: Vec<_> = events("step").collect();
+    let names: Vec<&str> = steps.iter().map(|s| &*s.0).collect();
+    check(names == ["prefill", "decode 0", "decode 1"], || format!("{names:?}"))?;
+    let kernels: Vec<_> = events("kernel").collect();
+    check(kernels.len() as u64 == launches && launches > 0, || format!("{} of {launches}", kernels.len()))?;
+    let inside = |(_, from, to): &&(String, f64, f64)| steps.iter().any(|s| s.1 <= *from && *to <= s.2 + 1e-3);
+    check(kernels.iter().filter(inside).count() == kernels.len(), || format!("{steps:?}"))?;
+    check(kernels.windows(2).all(|w| w[0].2 <= w[1].1 + 1e-3), || "launches overlap".into())?;
+    check(kernels[0].0 == "embd" && kernels.iter().any(|k| k.0 == "blk.0.attn"), || kernels[0].0.clone())?;
+    // What is there is kept unless it is to go.
+    let kept = greta(&args)?.code(1)?;
+    check(kept.err.contains("--force"), || kept.err.clone())?;
+    greta(&[&args[..], &["--force"]].concat())?.code(0)?;
+    Ok(std::fs::remove_file(file)?)
 }
 
 fn counted() -> Result<(), Failed> {

@@ -150,9 +150,14 @@ impl Clang {
 
 /// What the user is to know and nobody can return.
 pub(crate) fn notice(text: &str) {
+    say(&format!("warning: {text}"));
+}
+
+/// A line on standard error.
+pub(crate) fn say(text: &str) {
     use std::io::Write;
     // There is no one left to tell that telling failed.
-    let _ = writeln!(std::io::stderr().lock(), "warning: {text}");
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// The errors, warnings and notes of what clang said: without remarks, which are asked for to learn of registers.

@@ -64,6 +64,9 @@ pub enum Launching {
     /// The same, and each is waited for before the next: tells which kernel a device's error comes from, and whether a wrong
     /// number comes from kernels that overlap.
     Waited,
+    /// The same, and each is named on standard error before: where an error ends the whole process, as ROCm's runtime does at
+    /// an access of memory that is not there, the last line names the kernel.
+    Named,
 }
 
 impl HipOptions {

@@ -168,9 +168,13 @@ impl HipSession {
         }
         let args = pack(&ready.launch, |b| self.address(b));
         let live: Vec<_> = ready.launch.live.iter().map(|(b, bytes)| (self.address(*b), *bytes)).collect();
+        if self.model.launching == Launching::Named {
+            let [x, y, z] = ready.launch.size.grid;
+            crate::compile::say(&format!("launch {node}: {} of {x} × {y} × {z}", ready.launch.kernel));
+        }
         let launched = stream.launch(ready.function, ready.launch.size, &args, &live);
         let through = match self.model.launching {
-            Launching::Waited => launched.and_then(|()| stream.wait()),
+            Launching::Waited | Launching::Named => launched.and_then(|()| stream.wait()),
             _ => launched,
         };
         through.map_err(|e| self.model.kernel_error(node, ready.launch.kernel, &e))
