@@ -1,5 +1,6 @@
 //! The HIP backend: every kernel as machine code for gfx942, its lowering, and what is wrong with a kernel that is wrong.
 
+mod bits;
 mod lost;
 mod mistakes;
 mod names;
@@ -43,6 +44,7 @@ pub fn trials() -> Vec<Trial> {
         list.push(trial(format!("hip/cache_grows_forks_and_is_cut/{label}"), move || cache(&open()?)));
         let (prompts, longest) = if label == "hip-sim" { (6, 20) } else { (1000, 600) };
         list.push(trial(format!("hip/prompts_in_a_row/{label}"), move || soak::soak(&open()?, prompts, longest)));
+        list.push(trial(format!("hip/bits_of_every_device/{label}"), move || bits::same(&open()?)));
         list.push(trial(format!("hip/replayed_as_launched/{label}"), move || replayed(label, &open()?)));
         for arith in [Arithmetic::Exact, Arithmetic::Int8] {
             let name = format!("hip/smollm2_as_on_the_cpu/{label}/{arith}");
