@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Holds backends against each other on a real model: logits after a prompt, and greedy text after it.
 
   .ci/agreement.py BACKEND BACKEND ...        (all pairs; such as: hip:nvidia hip:sim cpu)
@@ -24,9 +25,20 @@ ARITHS = ["exact", "int8"]
 
 def record(o, backend, arith, what, flags):
     run = os.path.join(o.runs, f"{backend.replace(':', '_')}-{arith}-{what}")
-    if not os.path.exists(run):
+    if os.path.exists(run):
+        with open(os.path.join(run, "run.json")) as file:
+            known = json.load(file)
+        prompts, model = {p["id"] for p in known["prompts"]}, os.path.basename(known["model"]["path"])
+        steps = [s for s in known["steps"] if s["phase"].startswith("decode")]
+        if known["status"] != "complete" or prompts != set(o.prompts.split(",")) or model != os.path.basename(o.model):
+            sys.exit(f"{run}: is not a complete run of {o.prompts} with {o.model}")
+        if what == "text" and len(steps) != (o.tokens + 1) * len(prompts):
+            sys.exit(f"{run}: has not {o.tokens} tokens of text")
+    else:
         command = [o.greta, "trace", "-m", o.model, "-b", backend, "--arith", arith, "--prompts", o.prompts, "--taps", "logits"]
-        subprocess.run(command + flags + ["-o", run], check=True, stdout=subprocess.DEVNULL)
+        # What went wrong was said on standard error.
+        if subprocess.run(command + flags + ["-o", run], stdout=subprocess.DEVNULL).returncode != 0:
+            sys.exit(1)
     return run
 
 
@@ -66,8 +78,8 @@ def apart(o, a, b, arith, prompt):
 
 
 def main():
-    parser = argparse.ArgumentParser(usage=__doc__)
-    parser.add_argument("backends", nargs="+")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("backends", nargs="+", metavar="BACKEND")
     parser.add_argument("--greta", default="target/release/greta")
     parser.add_argument("--model", default="target/models/SmolLM2-135M-Instruct.Q4_1.gguf")
     parser.add_argument("--prompts", default="p0_short,p4_sys,p5_ba")
@@ -75,6 +87,11 @@ def main():
     parser.add_argument("--runs")
     parser.add_argument("--record-only", action="store_true")
     o = parser.parse_args()
+    if o.tokens < 1 or len(o.backends) < 2 and not o.record_only:
+        parser.error("two backends are compared, over one token or more")
+    for path in [o.greta, o.model]:
+        if not os.path.exists(path):
+            parser.error(f"{path} is not there; start this beside the checkout's target/, or name it")
     with tempfile.TemporaryDirectory() as folder:
         o.runs = o.runs or folder
         os.makedirs(o.runs, exist_ok=True)

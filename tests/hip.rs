@@ -4,6 +4,7 @@ mod bits;
 mod lost;
 mod mistakes;
 mod names;
+mod side;
 mod smollm2;
 mod soak;
 
@@ -44,6 +45,7 @@ pub fn trials() -> Vec<Trial> {
         list.push(trial(format!("hip/cache_grows_forks_and_is_cut/{label}"), move || cache(&open()?)));
         let (prompts, longest) = if label == "hip-sim" { (6, 20) } else { (1000, 600) };
         list.push(trial(format!("hip/prompts_in_a_row/{label}"), move || soak::soak(&open()?, prompts, longest)));
+        list.push(trial(format!("hip/taps_and_results_take_turns/{label}"), move || side::turns(&open()?)));
         list.push(trial(format!("hip/bits_of_every_device/{label}"), move || bits::same(&open()?)));
         list.push(trial(format!("hip/replayed_as_launched/{label}"), move || replayed(label, &open()?)));
         for arith in [Arithmetic::Exact, Arithmetic::Int8] {
@@ -104,6 +106,9 @@ fn modules() -> Result<Modules, Outcome> {
         for l in greta_hip::lower::of_case(&case) {
             out.entry(l.source.clone()).or_default().insert(l.kernel.into(), l.lds);
         }
+    }
+    for kernel in ["read_all", "multiply_all"] {
+        out.entry(Source::of("measure.hip")).or_default().insert(kernel.into(), 0);
     }
     for dtype in [DType::F32, DType::F16, DType::I32, DType::I8] {
         let l = greta_hip::lower::stats((greta_hip::lower::Buffer::Scratch, 0), dtype, 64, 0, 1, [0; 3]);

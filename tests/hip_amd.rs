@@ -22,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
         trial("hip/amd/failures_are_named", failures),
         trial("hip/amd/out_of_memory", memory),
         trial("hip/amd/doctor", doctor),
+        trial("hip/amd/profile", profile),
     ]
 }
 
@@ -286,9 +287,17 @@ fn failures() -> Result<(), Outcome> {
     run("hiprtcCompileProgram")?.says(1, &["embed.hip", "the stand-in does not like this source"])?;
     run("hipModuleLoadData")?.says(1, &["node `embd`", "module embed.hip", "hipModuleLoadData", code])?;
     run("hipGraphLaunch")?.says(1, &["hipGraphLaunch", code])?;
-    run("hipStreamSynchronize")?.says(1, &["hipStreamSynchronize", code, "--eager=wait"])?;
-    with("hipStreamSynchronize", &["--eager=wait"])?.says(1, &["node `embd`", "kernel `embed`", code])?;
+    // The first wait is the upload's.
+    run("1,hipStreamSynchronize")?.says(1, &["hipStreamSynchronize", code, "--eager=wait"])?;
+    // An error of some launch before: then nothing works any more, and no kernel is named that may have done nothing.
+    let late = with("40,hipModuleLaunchKernel,hipMemGetInfo", &[])?;
+    late.says(1, &["hipModuleLaunchKernel", code, "a kernel launched before did it", "--eager=wait"])?;
+    if late.err.contains("node `") {
+        return Err(Outcome::Failed(format!("names a node: {}", late.err)));
+    }
+    with("1,hipStreamSynchronize", &["--eager=wait"])?.says(1, &["node `embd`", "kernel `embed`", code])?;
     with("hipModuleLaunchKernel", &["--eager=log"])?.says(1, &["launch embd: embed of ", code])?;
+    run("hipMemcpyHtoDAsync")?.says(1, &["token_embd.weight: hipMemcpyHtoDAsync", code])?;
     run("hipInit")?.says(1, &["hip:amd", "hipInit", code])
 }
 
@@ -298,6 +307,30 @@ fn memory() -> Result<(), Outcome> {
     let model = s.model.display().to_string();
     let args = ["run", "-b", "hip:amd", "-m", &model, "-n", "1", "Hi"];
     greta(&s.root, &args, &[("STANDIN_MEMORY", "100000")])?.says(1, &[" bytes for ", ", of which ", " are free"])
+}
+
+/// Launches of many steps lie on one line of time, each between two events.
+fn profile() -> Result<(), Outcome> {
+    let s = stand_in()?;
+    let (model, file) = (s.model.display().to_string(), s.root.join("timeline.json"));
+    let to = file.display().to_string();
+    let args =
+        ["profile", "-b", "hip:amd", "-m", &model, "-p", "5", "-n", "60", "--perfetto", &to, "--force", "--json"];
+    let done = greta(&s.root, &args, &[])?;
+    // It computes no sums, so that nothing is measured to hold times against.
+    done.says(0, &["was not measured"])?;
+    let profile = done.json()?;
+    let launches: u64 =
+        profile["kernels"].as_array().into_iter().flatten().filter_map(|k| k["launches"].as_u64()).sum();
+    let shown: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+    let kernels: Vec<&Value> =
+        shown["traceEvents"].as_array().into_iter().flatten().filter(|e| e["cat"] == "kernel").collect();
+    let starts: Vec<f64> = kernels.iter().filter_map(|e| e["ts"].as_f64()).collect();
+    let apart = |w: &[f64]| w[0] <= w[1];
+    match starts.len() as u64 == launches && launches > 2000 && starts.windows(2).all(apart) && starts[0] == 0.0 {
+        true => Ok(()),
+        false => Err(Outcome::Failed(format!("{} events of {launches} launches: {:?}", starts.len(), starts.first()))),
+    }
 }
 
 /// `greta doctor` passes what the stand-in does, fails what it does not, and sees a replay with old inputs.

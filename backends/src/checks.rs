@@ -77,6 +77,8 @@ pub struct Checkup {
     pub checks: Vec<Check>,
     /// The name to open the backend by, with driver and number, if there is a device.
     pub device: Option<String>,
+    /// Whether kernels compile, without which nothing else can be said of it.
+    pub kernels: bool,
 }
 
 /// What one thing is checked for, and what to do if it fails.

@@ -87,7 +87,8 @@ pub struct Lowered {
     pub flops: u64,
 }
 
-/// What all launches of one kernel cost since its backend was opened.
+/// What launches of one kernel cost: all since its backend was opened where an emulator counts, those that
+/// [`Backend::count`] asked for on a GPU.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct KernelProfile {
     /// The kernel's source and what is defined for it.
@@ -111,7 +112,7 @@ pub struct KernelRun {
     pub module: String,
     /// The kernel.
     pub kernel: String,
-    /// Seconds from the beginning of the first launch counted to this one's.
+    /// Seconds from the beginning of the first launch that its session counted to this one's.
     pub start: f64,
     /// Seconds it took.
     pub seconds: f64,

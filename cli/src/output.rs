@@ -1,6 +1,7 @@
 //! Where text goes: results to standard output, everything about them to standard error; colour on terminals only.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -106,4 +107,13 @@ pub fn count(n: u64) -> String {
         10_000.. => format!("{:.2} K", n as f64 / 1e3),
         _ => n.to_string(),
     }
+}
+
+/// Whether a file can be written, asked before the work that fills it.
+pub fn new_file(path: &Path, force: bool) -> anyhow::Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    anyhow::ensure!(parent.is_dir(), "{}: there is no folder {}", path.display(), parent.display());
+    anyhow::ensure!(!path.is_dir(), "{}: is a folder; a file is written", path.display());
+    anyhow::ensure!(force || !path.exists(), "{}: is there already; --force replaces it", path.display());
+    Ok(())
 }

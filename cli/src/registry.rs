@@ -84,7 +84,7 @@ fn hip(options: &BackendOptions) -> HipOptions {
 
 /// Nothing lies between the backend and the processor that runs greta.
 fn no_device(name: &str) -> Checkup {
-    Checkup { checks: Vec::new(), device: Some(name.into()) }
+    Checkup { checks: Vec::new(), device: Some(name.into()), kernels: true }
 }
 
 fn cpu(options: &BackendOptions) -> Result<Cpu, BackendError> {

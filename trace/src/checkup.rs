@@ -56,6 +56,11 @@ pub struct Subject<'a> {
 }
 
 impl Subject<'_> {
+    /// Every check, where there is no use in making them.
+    pub fn skipped(why: &str) -> Vec<Check> {
+        [ADD, EXACT, INT8, SAME, VERIFY, LOGITS, TRACE].map(|c| c.skipped(why)).into()
+    }
+
     /// Every check; each is told of as soon as it is made, and the answer is whether to go on.
     pub fn checks(&self, tell: &dyn Fn(&Check) -> bool) -> Result<Vec<Check>, TraceError> {
         let mut out = Vec::new();

@@ -2,10 +2,10 @@
 //!
 //! The checks are in the order in which one is of no use without those before it. They need no model.
 
-use crate::checkup_device::on_device;
+use crate::checkup_device::{MODULE, on_device};
 use crate::driver::{DeviceInfo, Driver};
 use crate::{HipOptions, drivers, parse};
-use greta_backend::{BackendError, Check, Checked, Checkup, Interrupt};
+use greta_backend::{BackendError, Check, CheckStatus, Checked, Checkup, Interrupt};
 use std::path::{Path, PathBuf};
 
 const ACCESS: Checked = Checked {
@@ -92,7 +92,8 @@ pub fn check_up(which: &str, options: &HipOptions, stop: &Interrupt) -> Result<C
     let failed = run.failed.map(|name| format!("`{name}` failed"));
     on_device(device.as_ref(), failed.as_deref(), stop, &mut run.checks)?;
     let name = chosen.map(|(name, _)| format!("{name}:{ordinal}"));
-    Ok(Checkup { checks: run.checks, device: name.filter(|_| device.is_some()) })
+    let kernels = !run.checks.iter().any(|c| c.name == MODULE.name && c.status == CheckStatus::Fail);
+    Ok(Checkup { checks: run.checks, device: name.filter(|_| device.is_some()), kernels })
 }
 
 /// Checks of which the first that fails keeps the others from being made.

@@ -10,7 +10,7 @@ const MEMORY: Checked = Checked {
     name: "memory free",
     advice: "Another process has the device's memory: `rocm-smi --showpids` or `nvidia-smi` names it",
 };
-const MODULE: Checked = Checked {
+pub(crate) const MODULE: Checked = Checked {
     name: "module compiles",
     advice: "The run-time compiler refuses a kernel: its words are above. Send the bundle; until then GRETA_KERNELS=FOLDER \
              takes changed sources. Kept code objects lie in GRETA_KERNEL_CACHE, which may be emptied",
@@ -74,11 +74,18 @@ pub(crate) fn on_device(
     out.push(COPY.ended(text(copies(device))));
     stop.check()?;
     type Run = fn(&Arc<dyn Device>, Function) -> Result<Result<String, String>, DriverError>;
+    // Events and replays of a kernel that can't run say nothing of events and replays.
+    let mut failed = add.is_err().then_some(MODULE.name);
     for (what, run) in [(LAUNCH, adds as Run), (EVENTS, events), (REPLAY, replays)] {
-        out.push(match &add {
-            Ok(add) => what.ended(text(run(device, *add))),
-            Err(_) => what.skipped(format!("`{}` failed", MODULE.name)),
-        });
+        let done = match (&add, failed) {
+            (Ok(add), None) => {
+                let result = run(device, *add);
+                failed = result.is_err().then_some(what.name);
+                what.ended(text(result))
+            }
+            (_, failed) => what.skipped(format!("`{}` failed", failed.unwrap_or(MODULE.name))),
+        };
+        out.push(done);
         stop.check()?;
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use crate::checks::{faults, first_state, forced, routed, supported};
 use crate::driver::{Device, DriverError, Function, Pointer, Size, Stream};
+use crate::kernels::Source;
 use crate::lower::{self, Arg, Buffer, Launch, Node, Step};
 use crate::memory::DeviceBuffer;
 use crate::session::HipSession;
@@ -13,7 +14,7 @@ use greta_backend::{
 use greta_graph::{Graph, Kind, NodeId, Plan, StateRole, Value};
 use greta_ops::{Bindings, Cost, DType, HostTensor, Op, TensorDesc};
 use smallvec::SmallVec;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -78,8 +79,13 @@ pub(crate) fn compile(
     let states = states.collect();
     let mut stream = device.stream().map_err(|e| failed(driver, &e))?;
     let mut upload = Upload { driver, device: &device, stream: &mut *stream };
-    let weights_on = upload.weights(g, weights, options.progress)?;
-    let tables = upload.tables(g, weights)?;
+    // Compilers work while weights are on their way.
+    let modules = modules(&plan, options.routes, options.max_tokens, device.info().target);
+    let stop = || options.interrupt.is_some_and(|i| i.check().is_err());
+    let (weights_on, tables) = std::thread::scope(|scope| {
+        scope.spawn(|| device.prepare(&modules, &stop));
+        Ok::<_, BackendError>((upload.weights(g, weights, options.progress)?, upload.tables(g, weights)?))
+    })?;
     let (max_tokens, max_rows, routes) = (options.max_tokens, options.max_rows, options.routes.to_vec());
     let compiled = Compiled {
         driver,
@@ -99,6 +105,26 @@ pub(crate) fn compile(
     Ok(Arc::new(compiled))
 }
 
+/// The modules that steps of one token and of many take, with their taps and the largest logits.
+fn modules(plan: &Plan, routes: &[RouteRule], max_tokens: usize, target: crate::Target) -> Vec<Source> {
+    let g = plan.graph();
+    let mut all = Vec::new();
+    for (id, node) in g.nodes() {
+        let Kind::Op(op) = &node.kind else { continue };
+        for (phase, tokens) in [(Phase::Decode, 1), (Phase::Prefill, max_tokens)] {
+            let step = Step { tokens, rows: 1, slots: tokens, seqs: 1, pages: 1, context: tokens };
+            let n = node_of(plan, id, forced(routes, &node.name, phase), target);
+            all.extend(lower::lower(op, &n, &step).into_iter().map(|l| l.source));
+        }
+    }
+    let taps = g.nodes().filter_map(|(id, _)| g.tapped(id));
+    all.extend(taps.map(|(value, _)| lower::stats_source(g.desc(value).dtype)));
+    all.push(lower::top_k_source());
+    let mut seen = HashSet::new();
+    all.retain(|source| seen.insert(source.clone()));
+    all
+}
+
 /// Brings what a step reads and never writes to the device.
 struct Upload<'a> {
     driver: &'static str,
@@ -112,7 +138,10 @@ impl Upload<'_> {
             self.stream.write(b.at(), bytes)?;
             Ok(b)
         });
-        made.map_err(|e| failed(self.driver, &e))
+        made.map_err(|e| match e {
+            DriverError::OutOfMemory { .. } => failed(self.driver, &e),
+            _ => BackendError::Device(format!("hip:{}: {what}: {e}", self.driver)),
+        })
     }
 
     fn weights(

@@ -82,6 +82,8 @@ pub struct Hip {
     name: &'static str,
     target: Target,
     device: Option<Arc<dyn Device>>,
+    /// Whether the device is a program on the host, which has no speed to measure.
+    emulated: bool,
     launching: Launching,
 }
 
@@ -90,7 +92,7 @@ impl Hip {
     /// driver and its device, `:gfx942` for a target that is planned for and not run on.
     pub fn open(which: &str, options: HipOptions) -> Result<Hip, BackendError> {
         if let Some(target) = which.strip_prefix(':').and_then(Target::from_name) {
-            return Ok(Hip { name: "hip", target, device: None, launching: options.launching });
+            return Ok(Hip { name: "hip", target, device: None, emulated: false, launching: options.launching });
         }
         let (word, number) = parse(which)?;
         let drivers = drivers(&options);
@@ -109,7 +111,13 @@ impl Hip {
             )));
         };
         let device = driver.open(number).map_err(|e| failed(driver.name(), &e))?;
-        Ok(Hip { name, target: device.info().target, device: Some(device), launching: options.launching })
+        Ok(Hip {
+            name,
+            target: device.info().target,
+            device: Some(device),
+            emulated: driver.emulated(),
+            launching: options.launching,
+        })
     }
 }
 
@@ -201,7 +209,7 @@ impl Backend for Hip {
     }
 
     fn rates(&self) -> Option<Result<DeviceRates, BackendError>> {
-        let device = self.device.as_ref().filter(|_| self.name != "hip:sim")?;
+        let device = self.device.as_ref().filter(|_| !self.emulated)?;
         Some(measure::rates(device).map_err(|e| failed(self.name.trim_start_matches("hip:"), &e)))
     }
 

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 /// The kernels whose time is taken.
 const SOURCE: &str = "measure.hip";
-/// Most bytes of an array that is copied and read: more than any cache holds.
+/// Most and least bytes of an array that is copied and read for rates to be told: more than any cache holds.
 const MOST: u64 = 2 << 30;
+const LEAST: u64 = 512 << 20;
 /// Bytes that come from the host; the rest of the array is copies of them.
 const SEED: usize = 1 << 20;
 /// How often a thing is done whose time is taken.
@@ -17,13 +18,18 @@ const TIMES: u32 = 8;
 
 /// What a device can do, with arrays that no cache holds and all units busy.
 pub fn rates(device: &Arc<dyn Device>) -> Result<DeviceRates, DriverError> {
-    let bytes = device.free_memory().map_or(64 << 20, |free| free / 4).min(MOST);
+    let bytes = device.free_memory().map_or(LEAST, |free| free / 4).min(MOST);
+    if bytes < LEAST {
+        let why = format!("{} MiB are free; arrays that no cache holds take {}", bytes >> 18, LEAST >> 18);
+        return Err(DriverError::Absent(why));
+    }
     let [copy, read] = bandwidth(device, bytes)?;
     Ok(DeviceRates { copy, read, matrix: matrix_rate(device, device.info().units.max(1) * 4, 2048)? })
 }
 
-/// Copies an array and reads it, and takes the device's time for both: bytes a second. What was read is summed up and
-/// compared, so that the figures are of work that was done.
+/// Copies an array and reads it, and takes the device's time for both: bytes a second of the copy, those read and those
+/// written together, then of the read. What was read is summed up and compared, so that the figures are of work that was done.
+/// The array has `bytes` in whole MiB, from one to 2,048.
 pub fn bandwidth(device: &Arc<dyn Device>, bytes: u64) -> Result<[f64; 2], DriverError> {
     // Whole seeds, of which there is one at least; the kernel counts 16 bytes in 32 bits.
     let bytes = (bytes as usize / SEED).clamp(1, MOST as usize / SEED) * SEED;

@@ -177,7 +177,12 @@ impl HipSession {
             Launching::Waited | Launching::Named => launched.and_then(|()| stream.wait()),
             _ => launched,
         };
-        through.map_err(|e| self.model.kernel_error(node, ready.launch.kernel, &e))
+        through.map_err(|e| match (&e, self.model.launching) {
+            // Of this launch or any before it.
+            (DriverError::Device { .. }, Launching::Replayed | Launching::Eager)
+            | (DriverError::Lost(_) | DriverError::Gone { .. }, _) => self.model.late(&e),
+            _ => self.model.kernel_error(node, ready.launch.kernel, &e),
+        })
     }
 
     fn address(&self, b: Buffer) -> Pointer {
@@ -200,7 +205,7 @@ impl HipSession {
         if one_by_one || phase != Phase::Decode || !self.model.faults.is_empty() {
             return self.launch_each(stream, work);
         }
-        let bad = |e: DriverError| failed(self.model.driver, &e);
+        let late = |e: DriverError| self.model.late(&e);
         let key = GraphKey { step: work.step, extra: work.extra.id, at: [self.scratch.at(), self.side.at()] };
         match self.graphs.get(&key) {
             Some(Some(graph)) => stream.replay(graph).map_err(|e| self.replay_error(e, work)),
@@ -210,9 +215,12 @@ impl HipSession {
                 self.launch_each(stream, work)
             }
             Some(None) => {
-                stream.begin_capture().map_err(bad)?;
+                stream.begin_capture().map_err(late)?;
                 let launched = self.launch_each(stream, work);
-                let graph = stream.end_capture().map_err(bad);
+                let graph = stream.end_capture().map_err(late);
+                if let (Err(_), Ok(half)) = (&launched, &graph) {
+                    stream.forget(*half);
+                }
                 launched?;
                 let graph = graph?;
                 self.graphs.captured(&key, graph);
@@ -237,7 +245,7 @@ impl HipSession {
         for (op, node, ready) in self.launched(work) {
             ready.iter().try_for_each(|r| self.execute(stream, node, r))?;
             if let Some(id) = op {
-                self.keep(stream, id, &work.step).map_err(|e| failed(self.model.driver, &e))?;
+                self.keep(stream, id, &work.step).map_err(|e| self.model.late(&e))?;
             }
         }
         Ok(())

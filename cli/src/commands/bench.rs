@@ -70,7 +70,7 @@ impl Bench {
     /// Runs the command.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let tests = self.tests()?;
-        let longest = tests.iter().map(|t| t.depth + t.n_prompt.max(t.n_gen)).max().unwrap_or(0);
+        let longest = tests.iter().map(|t| t.depth.saturating_add(t.n_prompt.max(t.n_gen))).max().unwrap_or(0);
         let sequences = tests.iter().map(|t| t.sequences).max().unwrap_or(1);
         let model = self.common.open()?;
         let context = self.common.context.unwrap_or(longest);

@@ -84,11 +84,7 @@ impl Doctor {
 
     fn check(&self) -> anyhow::Result<ExitCode> {
         if let Some(path) = &self.bundle {
-            // What would keep it from being written is said before the checks.
-            let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            anyhow::ensure!(parent.is_dir(), "{}: there is no folder {}", path.display(), parent.display());
-            anyhow::ensure!(!path.is_dir(), "{}: is a folder; a bundle is a file", path.display());
-            anyhow::ensure!(self.force || !path.exists(), "{}: is there already; --force replaces it", path.display());
+            output::new_file(path, self.force)?;
         }
         let options = BackendOptions { threads: self.threads, launching: self.launch.launching() };
         let guard = Guard::arm();
@@ -108,7 +104,11 @@ impl Doctor {
         })?;
         let mut checks = found.checks;
         self.show(&checks)?;
-        if let Some(name) = &found.device {
+        if !found.kernels {
+            let skipped = Subject::skipped("no kernel compiles");
+            self.show(&skipped)?;
+            checks.extend(skipped);
+        } else if let Some(name) = &found.device {
             let backend = greta::backend(name, &options)?;
             let against = greta::backend(BACKENDS[0].name, &options)?;
             let subject = Subject { backend: &*backend, against: &*against, interrupt: &stop, room: &folder };

@@ -64,9 +64,9 @@ pub struct ProfileCommand {
 impl ProfileCommand {
     /// Runs the command.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        anyhow::ensure!(self.prompt + self.decode > 0, "-p 0 -n 0: nothing to run");
-        if let Some(file) = self.perfetto.as_deref().filter(|f| f.exists() && !self.force) {
-            anyhow::bail!("{} is there already; --force replaces it", file.display());
+        anyhow::ensure!(self.prompt > 0 || self.decode > 0, "-p 0 -n 0: nothing to run");
+        if let Some(file) = &self.perfetto {
+            output::new_file(file, self.force)?;
         }
         let model = self.common.open()?;
         let options = EngineOptions {
@@ -75,8 +75,13 @@ impl ProfileCommand {
             ..self.common.engine_options()
         };
         let mut loaded = self.common.load(&model, options)?;
-        let (all, most) = (self.depth + self.prompt + self.decode, loaded.engine.context_size());
-        anyhow::ensure!(all <= most, "-p, -n and --depth: the context is {most}");
+        let (all, most) =
+            (self.depth.saturating_add(self.prompt).saturating_add(self.decode), loaded.engine.context_size());
+        anyhow::ensure!(
+            all <= most,
+            "-p, -n and --depth are {all} tokens together, the context is {most}; -c makes it larger, up to {}",
+            model.context()
+        );
         let guard = interrupt::Guard::arm();
         let progress = Progress::new("profiling", Unit::Things("tokens"));
         // Ids that any vocabulary has, different from each other as far as it goes.
@@ -125,10 +130,6 @@ impl ProfileCommand {
             "backend `{}` counts nothing; use -b hip:sim, or `greta bench` for speed",
             loaded.backend.name()
         );
-        if let Some(file) = &self.perfetto {
-            let title = format!("{}, {}", loaded.backend.describe(), model.gguf().path().display());
-            self.save(file, &perfetto::trace(&title, &spans))?;
-        }
         if self.common.json {
             let rows: Vec<_> = kernels.iter().map(row_json).collect();
             json::print(&json!({
@@ -142,6 +143,11 @@ impl ProfileCommand {
             }))?;
         } else {
             output::print(&table(&kernels, rates.as_ref()))?;
+        }
+        // What was measured is said in any case.
+        if let Some(file) = &self.perfetto {
+            let title = format!("{}, {}", loaded.backend.describe(), model.gguf().path().display());
+            self.save(file, &perfetto::trace(&title, &spans))?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -173,7 +179,9 @@ fn since(before: &[KernelProfile], now: Vec<KernelProfile>) -> Vec<KernelProfile
         }
         k
     };
-    now.into_iter().map(less).filter(|k| k.launches > 0).collect()
+    let mut list: Vec<KernelProfile> = now.into_iter().map(less).filter(|k| k.launches > 0).collect();
+    list.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    list
 }
 
 fn row_json(k: &KernelProfile) -> serde_json::Value {

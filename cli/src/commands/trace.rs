@@ -196,11 +196,7 @@ impl Trace {
     /// What would keep the bundle from being written is said before the run.
     fn may_bundle(&self) -> anyhow::Result<()> {
         let Some(path) = &self.bundle else { return Ok(()) };
-        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        anyhow::ensure!(parent.is_dir(), "{}: there is no folder {}", path.display(), parent.display());
-        anyhow::ensure!(!path.is_dir(), "{}: is a folder; a bundle is a file", path.display());
-        anyhow::ensure!(self.force || !path.exists(), "{}: is there already; --force replaces it", path.display());
-        Ok(())
+        output::new_file(path, self.force)
     }
 
     fn pack(&self, dir: &Path) -> anyhow::Result<Option<Packed>> {

@@ -218,7 +218,8 @@ impl Verify {
             (1, ..) => return String::new(),
             (_, n, 0) if n == self.repeat => format!("{n} runs, a process each, are alike to the bit"),
             (_, n, k) if k > 0 => format!("differs in {k} of {n} runs"),
-            _ => "not repeated: an op of the first run is wrong".into(),
+            (_, 1, _) => "not repeated: an op of the first run is wrong".into(),
+            (_, n, _) => format!("{n} runs are alike to the bit; an op of the first is wrong"),
         };
         format!("{:<12} {text}\n", "runs")
     }

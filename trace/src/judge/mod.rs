@@ -93,7 +93,7 @@ impl<'a> Judge<'a> {
             match check {
                 Err(Missing::NotRecorded) => {}
                 Err(why) => verdict.not_judged(&self.graph.node(id).name, &why),
-                Ok(c) if c.outcome == Outcome::Clean => verdict.clean(&c),
+                Ok(c) if c.outcome == Outcome::Clean => verdict.clean(&c, &self.graph.node(id).name),
                 Ok(c) => {
                     verdict.fault(self.culprit(&c));
                     return ControlFlow::Break(());

@@ -248,13 +248,17 @@ impl Verdict {
         }
     }
 
-    pub(super) fn clean(&mut self, c: &NodeCheck) {
+    pub(super) fn clean(&mut self, c: &NodeCheck, node: &str) {
         self.judged += 1;
         self.rows += c.rows.len();
         if self.verdict == VerdictKind::Incomplete {
             self.verdict = VerdictKind::Clean;
         }
-        self.worst_clean = self.worst_clean.max(c.worst());
+        let worst = c.worst();
+        if worst > self.worst_clean || self.worst_clean_node.is_empty() {
+            self.worst_clean = worst;
+            self.worst_clean_node = node.into();
+        }
     }
 
     /// Names a culprit.

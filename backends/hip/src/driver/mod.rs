@@ -85,10 +85,10 @@ pub enum DriverError {
         /// What it did.
         why: String,
     },
-    /// What a device reports when it is waited for: something launched before went wrong, and the device is lost.
+    /// What a device reports at a wait or any call: something launched before went wrong, and the device is lost.
     #[error("{call}: {why}")]
     Device {
-        /// The call that waited.
+        /// The call that brought it to light.
         call: &'static str,
         /// What came back.
         why: String,
@@ -189,6 +189,10 @@ pub trait Device: Send + Sync {
     /// Compiles a module, or takes it from the cache, and loads it. A second call gives the same functions.
     fn function(&self, source: &Source, kernel: &str) -> Result<Function, DriverError>;
 
+    /// Compiles modules that will be asked for, where that takes long enough to be done beside other work; `stop` ends it
+    /// early. What goes wrong is said when a kernel is asked for.
+    fn prepare(&self, _sources: &[Source], _stop: &(dyn Fn() -> bool + Sync)) {}
+
     /// A stream: work on it runs in order.
     fn stream(&self) -> Result<Box<dyn Stream>, DriverError>;
 
@@ -203,7 +207,7 @@ pub trait Device: Send + Sync {
         None
     }
 
-    /// What each kernel cost while it was counted.
+    /// What each kernel cost: while launches were timed, or ever since where counting costs nothing.
     fn profile(&self) -> Vec<KernelProfile>;
 
     /// Each launch that was timed, in order, without the first `known`.

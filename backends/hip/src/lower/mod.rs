@@ -17,8 +17,8 @@ mod topk;
 
 pub use attention::SEGMENT;
 pub use rope::turns;
-pub use taps::{STATS_BYTES, stats};
-pub use topk::{TopK, top_k};
+pub use taps::{STATS_BYTES, stats, stats_source};
+pub use topk::{TopK, top_k, top_k_source};
 
 use crate::Target;
 use crate::driver::Size;

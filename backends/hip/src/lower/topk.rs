@@ -19,21 +19,25 @@ pub struct TopK {
     pub want: usize,
 }
 
+/// The module that looks for the largest logits.
+pub fn top_k_source() -> Source {
+    Source::of("topk.hip")
+}
+
 /// The kernels: `want` pairs of id and logit a row go to the side buffer at `to`.
 pub fn top_k(logits: Buffer, k: TopK, to: u64) -> [Launch; 2] {
     let slices = k.vocab.div_ceil(SLICE);
-    let source = || Source::of("topk.hip");
     let parts = k.rows * slices * k.want * 8;
     let live = [(Buffer::Scratch, parts), (logits, k.rows * k.vocab * 4)];
     [
-        Launch::new(source(), "topk_parts")
+        Launch::new(top_k_source(), "topk_parts")
             .grid(slices, k.rows, 1)
             .lds(LDS)
             .buffers([Buffer::Scratch, logits])
             .sizes([k.vocab, k.want])
             .live(live)
             .scratch(parts as u64),
-        Launch::new(source(), "topk_merge")
+        Launch::new(top_k_source(), "topk_merge")
             .grid(k.rows, 1, 1)
             .lds(LDS)
             .buffers([Buffer::Side(to), Buffer::Scratch, logits])

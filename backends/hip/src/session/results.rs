@@ -16,7 +16,7 @@ impl HipSession {
         g.outputs().iter().find(named).copied().filter(|v| self.model.plan.place(*v).is_some())
     }
 
-    /// Brings a step's results to the host, all with one wait: outputs, and what the extra kernels found.
+    /// Brings a step's results to the host together, so that they need not be waited for one by one: outputs, and what the extra kernels found.
     pub(super) fn collect(
         &self,
         stream: &mut dyn Stream,

@@ -75,6 +75,8 @@ impl Api for Amd {
     const NAME: &'static str = "amd";
     const LIBRARIES: &'static [&'static str] = &["libamdhip64", "libhiprtc"];
     const TARGETS: &'static str = "gfx942";
+    // Whether hiprtc may be called from several threads is not known.
+    const COMPILERS: usize = 1;
 
     fn libraries() -> Called<()> {
         static FOUND: OnceLock<Result<(), String>> = OnceLock::new();

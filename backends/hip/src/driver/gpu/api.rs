@@ -56,6 +56,8 @@ pub(crate) trait Api: Send + Sync + 'static {
     const LIBRARIES: &'static [&'static str];
     /// What there are kernels for, for people.
     const TARGETS: &'static str;
+    /// Threads that may compile at a time.
+    const COMPILERS: usize;
 
     /// Loads the libraries and checks that they have every function used here.
     fn libraries() -> Called<()>;

@@ -25,7 +25,7 @@ use profile::Profile;
 use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use stream::GpuStream;
 
@@ -75,6 +75,7 @@ impl<A: Api> Driver for Gpu<A> {
             context,
             kernels: self.kernels.clone(),
             modules: Mutex::default(),
+            images: Mutex::default(),
             functions: RwLock::default(),
             sizes: Mutex::default(),
             used: AtomicU64::new(0),
@@ -119,6 +120,8 @@ struct Shared<A: Api> {
     context: Arc<Context>,
     kernels: Option<PathBuf>,
     modules: Mutex<HashMap<Source, Handle>>,
+    /// Compiled and not yet loaded.
+    images: Mutex<HashMap<Source, Vec<u8>>>,
     functions: RwLock<Vec<Loaded>>,
     sizes: Mutex<HashMap<u64, u64>>,
     used: AtomicU64,
@@ -158,8 +161,12 @@ impl<A: Api> Shared<A> {
         if let Some(known) = modules.get(source) {
             return Ok(*known);
         }
-        let made = self.called(A::load_module(&self.image(source)?));
-        let module = made.map_err(|e| DriverError::Module { module: source.to_string(), why: e.to_string() })?;
+        let ready = lock(&self.images).remove(source);
+        let made = self.called(A::load_module(&ready.map_or_else(|| self.image(source), Ok)?));
+        let module = made.map_err(|e| match e {
+            DriverError::Call { .. } => DriverError::Module { module: source.to_string(), why: e.to_string() },
+            lost => lost,
+        })?;
         modules.insert(source.clone(), module);
         Ok(module)
     }
@@ -249,6 +256,21 @@ impl<A: Api> Device for GpuDevice<A> {
         }
         functions.push(Loaded { handle, name: kernel.into(), source: name });
         Ok(Function(functions.len() as u32 - 1))
+    }
+
+    fn prepare(&self, sources: &[Source], stop: &(dyn Fn() -> bool + Sync)) {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(source) = sources.get(next.fetch_add(1, Relaxed)).filter(|_| !stop()) {
+                // What is loaded already is not compiled again.
+                let known = lock(&self.0.modules).contains_key(source);
+                if let (false, Ok(code)) = (known, self.0.image(source)) {
+                    lock(&self.0.images).insert(source.clone(), code);
+                }
+            }
+        };
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(A::COMPILERS).min(sources.len());
+        std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
     }
 
     fn stream(&self) -> Result<Box<dyn Stream>, DriverError> {

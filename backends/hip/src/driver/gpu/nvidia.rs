@@ -117,6 +117,8 @@ impl Api for Nvidia {
     const NAME: &'static str = "nvidia";
     const LIBRARIES: &'static [&'static str] = &["libcuda", "libnvrtc"];
     const TARGETS: &'static str = "sm_80 and newer";
+    // NVRTC may be called from several threads.
+    const COMPILERS: usize = 16;
 
     fn libraries() -> Called<()> {
         static FOUND: OnceLock<Result<(), String>> = OnceLock::new();

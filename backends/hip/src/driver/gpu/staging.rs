@@ -68,7 +68,16 @@ impl<A: Api> Staging<A> {
     pub fn read(&mut self, device: &Shared<A>, parts: &mut [(Pointer, &mut [u8])], stream: Handle) -> Called<()> {
         // What was sent from a half must be gone before something else is put there.
         self.turn(device, stream)?;
-        // SAFETY: a half is as long, and no other pointer is into it.
+        let done = self.fetch(device, parts, stream);
+        if done.is_err() {
+            // What is still coming must not arrive over what is sent next. An error of waiting is not the one to tell.
+            let _ = device.waited(A::wait(stream));
+        }
+        done
+    }
+
+    fn fetch(&self, device: &Shared<A>, parts: &mut [(Pointer, &mut [u8])], stream: Handle) -> Called<()> {
+        // SAFETY: there are two halves, of `HALF` bytes each, and no other pointer is into this one.
         let half = unsafe { self.base.add(self.half * HALF) };
         let mut coming: Vec<(usize, &mut [u8])> = Vec::new();
         let mut taken = 0;

@@ -70,8 +70,8 @@ impl<A: Api> GpuStream<A> {
         let mut last = None;
         for (f, note, [from, to]) in self.timed.drain(..) {
             let (base, at) = *self.base.get_or_insert((from, 0.0));
-            let start = at + A::elapsed(base, from)?;
-            profile.add(f, note, start, A::elapsed(from, to)?);
+            let start = at + self.device.called(A::elapsed(base, from))?;
+            profile.add(f, note, start, self.device.called(A::elapsed(from, to))?);
             self.spare.push(to);
             // Milliseconds of an event long ago have few digits left for what is between two launches.
             if let Some((before, _)) = last.replace((from, start)).filter(|(before, _)| *before != base) {
@@ -150,12 +150,12 @@ impl<A: Api> Stream for GpuStream<A> {
         };
         let (from, to) = (get(from)?, get(to)?);
         self.device.waited(A::wait_event(to))?;
-        A::elapsed(from, to)
+        self.device.called(A::elapsed(from, to))
     }
 
     fn begin_capture(&mut self) -> Result<(), DriverError> {
         self.device.enter()?;
-        A::begin_capture(self.stream)?;
+        self.device.called(A::begin_capture(self.stream))?;
         self.capturing = true;
         Ok(())
     }
@@ -163,7 +163,7 @@ impl<A: Api> Stream for GpuStream<A> {
     fn end_capture(&mut self) -> Result<Captured, DriverError> {
         self.device.enter()?;
         self.capturing = false;
-        self.graphs.push(Some(A::end_capture(self.stream)?));
+        self.graphs.push(Some(self.device.called(A::end_capture(self.stream))?));
         Ok(Captured(self.graphs.len() as u32 - 1))
     }
 
@@ -185,7 +185,7 @@ impl<A: Api> Stream for GpuStream<A> {
 impl<A: Api> Drop for GpuStream<A> {
     fn drop(&mut self) {
         // Nothing that is given back here may still be in use. A device that is lost has nothing to give back.
-        if self.device.enter().and_then(|()| A::wait(self.stream)).is_err() {
+        if self.device.enter().and_then(|()| self.device.waited(A::wait(self.stream))).is_err() {
             return;
         }
         let timed = self.timed.drain(..).flat_map(|(_, _, both)| both).chain(self.base.take().map(|(event, _)| event));
