@@ -54,18 +54,6 @@ DEV void add_hash(u32 bits, u32 at, u32 mask, u32 *low, u32 *high) {
 DEV u32 below(u32 a, u32 b) { return (u32)((i32)(a - b) >> 31); }
 DEV u32 least_of(u32 a, u32 b) { return a < b ? a : b; }
 
-// What 32 lanes found, in every one of them.
-DEV void fold(u32 *n, i32 *least, i32 *most) {
-#define FOLD(m) \
-  { \
-    for (u32 q = 0; q < 5; q++) n[q] += xor_lane<m>(n[q]); \
-    i32 l = xor_lane<m>(*least), h = xor_lane<m>(*most); \
-    *least = l < *least ? l : *least, *most = h > *most ? h : *most; \
-  }
-  FOLD(16) FOLD(8) FOLD(4) FOLD(2) FOLD(1)
-#undef FOLD
-}
-
 // A sum over 16 lanes, in every one of them: lane i + lane i^8, then ^4, ^2, ^1.
 template <u32 M> DEV double add_lane(double v) {
   u64 bits = __builtin_bit_cast(u64, v);
@@ -150,7 +138,8 @@ KERNEL WORKGROUPS(1) void stats(Stats *out, u32 *kept, const Element *values, co
       for (u32 s = 0; s < SEGMENTS; s++) all += sums[me][s];
     }
   }
-  fold(n, &least, &most);
+  for (u32 q = 0; q < 5; q++) n[q] = (u32)sum32((i32)n[q]);
+  least = ~largest_of<16>(~least), most = largest_of<16>(most);
   if (me % 32 == 0) {
     u32 *f = found[me / 32];
     for (u32 q = 0; q < 5; q++) f[q] = n[q];

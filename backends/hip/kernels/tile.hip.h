@@ -50,15 +50,11 @@ DEV Fragment load_fragment(const Bytes8 *planes, u32 length, u32 first) {
   return {(u64)b.half[1] << 32 | b.half[0]};
 #endif
 }
-// The sums on top of `from`.
-DEV Sums multiply(Fragment rows, Fragment columns, i32 from) {
-  I32x4 c = {from, from, from, from};
-  return {__builtin_amdgcn_mfma_i32_16x16x32_i8((i64)rows.bytes, (i64)columns.bytes, c, 0, 0, 0)};
-}
-// The same on top of what is there.
+// On top of what is there.
 DEV void multiply_onto(Sums &to, Fragment rows, Fragment columns) {
   to.v = __builtin_amdgcn_mfma_i32_16x16x32_i8((i64)rows.bytes, (i64)columns.bytes, to.v, 0, 0, 0);
 }
+DEV Sums multiply(Fragment rows, Fragment columns, i32 from);
 // The sums over one half of the 32 only.
 template <u32 HALF> DEV Sums multiply_half(Fragment rows, Fragment columns, i32 from) {
   return multiply(rows, {columns.bytes & (HALF ? 0xffffffffull << 32 : 0xffffffffull)}, from);
@@ -94,20 +90,6 @@ DEV Fragment load_fragment(const Bytes8 *planes, u32 length, u32 first) {
   return {p[0], p[8]};
 #endif
 }
-DEV Sums multiply(Fragment rows, Fragment columns, i32 from) {
-  Sums s;
-#pragma unroll
-  for (u32 i = 0; i < 2; i++) {
-    const Bytes8 &c = i ? columns.high : columns.low;
-    i32 *d = s.v + 4 * i;
-    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%10, %10, %10, %10};"
-        : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
-        : "r"(rows.low.half[0]), "r"(rows.high.half[0]), "r"(rows.low.half[1]), "r"(rows.high.half[1]), "r"(c.half[0]),
-          "r"(c.half[1]), "r"(from));
-  }
-  return s;
-}
 DEV void multiply_onto(Sums &to, Fragment rows, Fragment columns) {
 #pragma unroll
   for (u32 i = 0; i < 2; i++) {
@@ -139,3 +121,12 @@ DEV u32 row_step(u32 reg) { return reg / 2 % 2 * 8; }
 DEV u32 column_step(u32 reg) { return reg % 2 + reg / 4 * 8; }
 
 #endif
+
+// The sums on top of `from`.
+DEV Sums multiply(Fragment rows, Fragment columns, i32 from) {
+  Sums s;
+#pragma unroll
+  for (u32 r = 0; r < TILE_REGS; r++) s.v[r] = from;
+  multiply_onto(s, rows, columns);
+  return s;
+}
